@@ -1,0 +1,46 @@
+# All that a person or CI runs here; `make` alone lists it.
+
+# The interpreter that .venv is made with: make PYTHON=python3.12 test
+PYTHON ?= python3
+BIN := .venv/bin
+# Named after the interpreter, so that another PYTHON makes another .venv.
+READY := .venv/ready$(subst /,-,-$(PYTHON))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## See the worker run against the built-in sandbox (DEMO_SECONDS=20 make demo stops by itself)
+	@$(BIN)/product-live-worker run --sandbox --demo
+
+test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
+	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/python -m pytest -q --cov --cov-report=term
+	@echo "All is well."
+
+format: $(READY) ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+clean: ## Remove what these commands made
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+old = $(shell $(PYTHON) -c "import sys; print(sys.version_info < (3, 11))" 2>/dev/null)
+bare = $(shell $(PYTHON) -c "import ensurepip, venv" 2>/dev/null || echo True)
+
+# pip reads the user's own index, proxy and certificates; its words are shown only when it fails.
+$(READY): pyproject.toml constraints.txt
+	$(if $(filter False,$(old)),,$(error $(PYTHON) is $(if $(old),too old,not there): install Python 3.11 or later, or \
+	  name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)))
+	$(if $(bare),$(error $(PYTHON) lacks its venv module: install it (on Debian and Ubuntu: apt install python3-venv)))
+	@echo "Setting up .venv with $(PYTHON); this takes about a minute, once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --editable '.[dev]' >.venv/pip.log 2>&1 || { cat .venv/pip.log >&2; exit 1; }
+	@touch $@

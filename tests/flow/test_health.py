@@ -1,0 +1,96 @@
+"""What the worker says of itself is true, and costs no request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from product_live_handlers.power import power
+from product_live_worker import handler
+from support.workers import new_world, running_worker, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_probes_spend_no_request(tmp_path: Path) -> None:
+    """A hundred probes of each kind make no request to the platform."""
+    # With so few requests a minute, no poll of the worker's own falls into the test.
+    async with running_worker([power], tmp_path, budget={"requests_per_minute": 4}) as worker:
+        await until(lambda: worker.daemon.poller.succeeded_at is not None)
+        before = len(worker.world.arrivals)
+        for path in ("/livez", "/readyz", "/metrics", "/status", "/"):
+            for _ in range(20):
+                assert (await worker.get(path)).status_code == 200
+        assert len(worker.world.arrivals) == before
+
+
+async def test_full_slots_are_healthy(tmp_path: Path) -> None:
+    """A worker whose slots are all taken polls nothing, and is ready."""
+    release = anyio.Event()
+
+    @handler("slow")
+    async def slow(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        await release.wait()
+
+    async with running_worker([slow], tmp_path) as worker:
+        worker.submit("slow", {}, {})
+        await until(lambda: worker.daemon.journal.in_hand("slow") == 1)
+        answer = await worker.get("/readyz")
+        assert (answer.status_code, worker.daemon.poller.overdue()) == (200, 0.0)
+        release.set()
+
+
+async def test_a_full_window_is_healthy(tmp_path: Path) -> None:
+    """A worker that waits for its budget is not late."""
+    world = new_world("power", limit=4, window=30)
+    async with running_worker(
+        [power], tmp_path, world=world, budget={"requests_per_minute": 4, "window": 30}
+    ) as worker:
+        worker.submit("power", *({"power": 1} for _ in range(5)))
+        await until(lambda: worker.daemon.poller.waits_for_budget)
+        assert (await worker.get("/readyz")).status_code == 200
+
+
+async def test_before_the_first_answer_the_worker_is_alive_but_not_ready(tmp_path: Path) -> None:
+    """A platform that is away makes it unready, with the reason, and leaves it alive: a restart would not help."""
+    async with running_worker([power], tmp_path, api={"base_url": "http://127.0.0.1:9"}) as worker:
+        await until(lambda: worker.daemon.catalogue.outage.lasts)
+        ready, live = await worker.get("/readyz"), await worker.get("/livez")
+    assert (ready.status_code, live.status_code) == (503, 200)
+    assert "tasks are not known" in ready.json()["verdict"]
+
+
+async def test_the_status_has_no_payload(tmp_path: Path) -> None:
+    """Neither `/status` nor `/metrics` shows what an execution was given."""
+    release = anyio.Event()
+
+    @handler("slow")
+    async def slow(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        await release.wait()
+
+    async with running_worker([slow], tmp_path) as worker:
+        worker.submit("slow", {"password": "hunter2"})
+        await until(lambda: worker.daemon.journal.in_hand("slow") == 1)
+        said = (await worker.get("/status")).text + (await worker.get("/metrics")).text
+        release.set()
+    assert "hunter2" not in said
+    assert "sandbox-key" not in said
+
+
+async def test_metrics_move_with_the_work(tmp_path: Path) -> None:
+    """Polls, executions and requests are counted under their fixed names."""
+    async with running_worker([power], tmp_path) as worker:
+        await worker.run("power", {"power": 1}, {"power": "x"})
+        await until(lambda: worker.daemon.journal.unreported() == 0)
+        text = (await worker.get("/metrics")).text
+    for line in (
+        'product_live_worker_polls_total{outcome="hit",task="power"} 2.0',
+        'product_live_worker_executions_total{status="COMPLETED",task="power"} 1.0',
+        'product_live_worker_executions_total{status="FAILED",task="power"} 1.0',
+        'product_live_worker_api_requests_total{code="200",operation="update_execution"} 2.0',
+        "product_live_worker_reports_pending 0.0",
+        "product_live_worker_budget_limit 50.0",
+    ):
+        assert line in text

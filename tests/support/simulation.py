@@ -1,0 +1,284 @@
+"""A worker and its platform in virtual time, without a loop: the real Schedule, reserve and MemoryLedger, event by event.
+
+What is left out is what takes no time: the journal, the wire, the threads. A simulated hour takes well under a second.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from product_live_worker.flow.schedule import Plan, Schedule
+from product_live_worker.product_live.budget import MemoryLedger, Purpose, reserve
+
+T = TypeVar("T")
+UNANSWERED = 22.0
+"""Seconds for which a request without an answer may still arrive; beside the window, what a slot is first taken for."""
+
+
+class Planner(Protocol):
+    """What decides which task to poll next; Schedule is one."""
+
+    def serve(self, tasks: Iterable[str]) -> None:
+        """Plan for these tasks."""
+
+    def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
+        """Give the poll to make next."""
+
+    def started(self, task: str, now: float) -> None:
+        """A poll is in the air."""
+
+    def observed(self, task: str, now: float, outcome: Literal["hit", "empty", "failed"]) -> None:
+        """The poll is over."""
+
+
+@dataclass
+class Execution:
+    """One execution: when it was there to be claimed, when the worker had it, when its report was answered."""
+
+    task: str
+    arrived: float
+    claimed: float = 0.0
+    reported: float | None = None
+
+    @property
+    def pickup(self) -> float:
+        """Seconds from its arrival until the worker had it."""
+        return self.claimed - self.arrived
+
+
+@dataclass
+class Record:
+    """What happened."""
+
+    limit: int
+    window: float
+    claimed: list[Execution] = field(default_factory=list)
+    polls: list[tuple[float, str, bool]] = field(default_factory=list)
+    """Each poll: its arrival at the platform, its task, whether it was a hit."""
+    requests: list[float] = field(default_factory=list)
+    """The arrival of every request at the platform."""
+
+    def pickups(self, *tasks: str) -> list[float]:
+        """Give the pickup delays in ascending order, of all tasks or of these."""
+        return sorted(one.pickup for one in self.claimed if not tasks or one.task in tasks)
+
+    def empty_polls(self, since: float, until: float) -> int:
+        """Count the polls in a span of time that found nothing."""
+        return sum(1 for at, _, hit in self.polls if since <= at < until and not hit)
+
+    def completions(self, since: float, until: float) -> int:
+        """Count the reports in a span of time."""
+        return sum(1 for one in self.claimed if one.reported is not None and since <= one.reported < until)
+
+    def fullest_window(self) -> int:
+        """Count the requests in the fullest window that the platform could see."""
+        return fullest_window(self.requests, self.window)
+
+
+def fullest_window(arrivals: Iterable[float], window: float) -> int:
+    """Count the arrivals in the fullest half-open window of this length, whatever its alignment."""
+    moments = sorted(arrivals)
+    return max((bisect_left(moments, at + window - 1e-9) - index for index, at in enumerate(moments)), default=0)
+
+
+class Simulation:
+    """One worker that serves some tasks with executions arriving at given moments."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        arrivals: Mapping[str, Sequence[float]],
+        *,
+        limit: int = 50,
+        window: float = 60.0,
+        round_trip: float = 0.15,
+        handler_seconds: float = 0.01,
+        concurrency: int = 100,
+    ) -> None:
+        """`arrivals` gives for each task the moments at which an execution of it is there to be claimed, ascending."""
+        self.now = 0.0
+        self.record = Record(limit, window)
+        self._planner = planner
+        self._queues = {task: deque(moments) for task, moments in arrivals.items()}
+        self._limit = limit
+        self._window = window
+        self._round_trip = round_trip
+        self._handler_seconds = handler_seconds
+        self._concurrency = concurrency
+        self._ledger = MemoryLedger(now=lambda: self.now)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._wakes_at = float("inf")
+        self._in_hand = dict.fromkeys(arrivals, 0)
+        self._in_the_air = 0
+        self._settled: deque[Execution] = deque()
+        self._being_reported = 0
+        self._wants_to_poll = False
+        planner.serve(arrivals)
+
+    def run(self, seconds: float) -> Record:
+        """Let so many seconds pass."""
+        self._at(0.0, lambda: None)
+        while self._events and self._events[0][0] <= seconds:
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+            self._go_on()
+        return self.record
+
+    def _at(self, moment: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (moment, next(self._order), happen))
+
+    def _wake(self, moment: float) -> None:
+        if moment < self._wakes_at:
+            self._wakes_at = moment
+            self._at(moment, self._woken)
+
+    def _woken(self) -> None:
+        self._wakes_at = float("inf")
+
+    def _go_on(self) -> None:
+        while self._settled:
+            slot = self._take(Purpose.REPORT)
+            if slot is None:
+                return
+            self._report(slot, self._settled.popleft())
+        while True:
+            plan = self._plan()
+            if not self._wants_to_poll:
+                if plan is None:
+                    return
+                if plan.at > self.now:
+                    return self._wake(plan.at)
+            self._wants_to_poll = True
+            slot = self._take(Purpose.POLL)
+            if slot is None:
+                return
+            self._wants_to_poll = False
+            if plan is None or plan.at > self.now:
+                self._ledger.give_back(slot)
+            else:
+                self._poll(slot, plan.task)
+
+    def _plan(self) -> Plan | None:
+        if len(self._settled) + self._being_reported > self._limit // 2:
+            return None
+        return self._planner.next(self.now, lambda task: self._concurrency - self._in_hand[task])
+
+    def _take(self, purpose: Purpose) -> int | None:
+        unreported = sum(self._in_hand.values()) + len(self._settled) + self._being_reported + self._in_the_air
+        leave = reserve(purpose, unreported, self._limit)
+        taken = at_once(self._ledger.take("", self._limit, leave, UNANSWERED + self._window))
+        if isinstance(taken, int):
+            return taken
+        self._wake(self.now + taken)
+        return None
+
+    def _poll(self, slot: int, task: str) -> None:
+        self._planner.started(task, self.now)
+        self._in_the_air += 1
+        self._at(self.now + self._round_trip / 2, lambda: self._poll_arrives(slot, task))
+
+    def _poll_arrives(self, slot: int, task: str) -> None:
+        queue = self._queues[task]
+        found = Execution(task, queue.popleft()) if queue and queue[0] <= self.now else None
+        self.record.requests.append(self.now)
+        self.record.polls.append((self.now, task, found is not None))
+        self._at(self.now + self._round_trip / 2, lambda: self._poll_answered(slot, task, found))
+
+    def _poll_answered(self, slot: int, task: str, found: Execution | None) -> None:
+        self._ledger.answered(slot, self._window)
+        self._in_the_air -= 1
+        if found is not None:
+            found.claimed = self.now
+            self.record.claimed.append(found)
+            self._in_hand[task] += 1
+            self._at(self.now + self._handler_seconds, lambda: self._settle(found))
+        self._planner.observed(task, self.now, "empty" if found is None else "hit")
+
+    def _settle(self, execution: Execution) -> None:
+        self._in_hand[execution.task] -= 1
+        self._settled.append(execution)
+
+    def _report(self, slot: int, execution: Execution) -> None:
+        self._being_reported += 1
+        self._at(self.now + self._round_trip / 2, lambda: self.record.requests.append(self.now))
+        self._at(self.now + self._round_trip, lambda: self._reported(slot, execution))
+
+    def _reported(self, slot: int, execution: Execution) -> None:
+        self._ledger.answered(slot, self._window)
+        self._being_reported -= 1
+        execution.reported = self.now
+
+
+class RoundRobin:
+    """The plain alternative to Schedule: polls evenly spaced, each task in its turn, a task with work again at once."""
+
+    def __init__(self, spacing: float) -> None:
+        """`spacing` is in seconds, between two polls of any tasks."""
+        self._spacing = spacing
+        self._tasks: deque[str] = deque()
+        self._due = 0.0
+        self._hot: str | None = None
+        self._busy = False
+
+    def serve(self, tasks: Iterable[str]) -> None:
+        """See Planner."""
+        self._tasks = deque(tasks)
+
+    def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
+        """See Planner."""
+        if self._busy:
+            return None
+        if self._hot is not None:
+            return Plan(self._hot, now, "it just had work")
+        return Plan(self._tasks[0], self._due, "its turn in the idle round")
+
+    def started(self, task: str, now: float) -> None:
+        """See Planner."""
+        self._busy = True
+        if self._hot is None:
+            self._due = max(now, self._due) + self._spacing if now - self._due > 1 else self._due + self._spacing
+            self._tasks.rotate(-1)
+
+    def observed(self, task: str, now: float, outcome: Literal["hit", "empty", "failed"]) -> None:
+        """See Planner."""
+        self._busy = False
+        self._hot = task if outcome == "hit" else None
+
+
+def schedule(
+    seed: int, *, limit: int = 50, window: float = 60.0, idle_share: float = 0.5, max_staleness: float = 60.0
+) -> Schedule:
+    """Give the real schedule with the default settings and seeded chance."""
+    chance = random.Random(seed).random
+    return Schedule(limit=limit, window=window, idle_share=idle_share, max_staleness=max_staleness, chance=chance)
+
+
+def at_random(seed: int, every: float, until: float) -> list[float]:
+    """Give the moments of independent arrivals, one every so many seconds on average."""
+    chance, moments, now = random.Random(seed), [], 0.0
+    while (now := now + chance.expovariate(1 / every)) < until:
+        moments.append(now)
+    return moments
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Give the result of an async function that never waits, without a loop."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        return ended.value
+    work.close()
+    raise AssertionError("it waited")
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """Give the value that so large a share of the values does not exceed."""
+    return ascending[min(len(ascending) - 1, int(len(ascending) * share))]

@@ -1,0 +1,45 @@
+"""`invoke`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from product_live_worker import registry
+from product_live_worker.cli.told import errors_told
+from product_live_worker.executors.alone import run_alone
+from product_live_worker.model.errors import RegistryError
+from product_live_worker.model.execution import Status
+from product_live_worker.telemetry import log
+
+
+def invoke(
+    handler: Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name; see `handlers`.")],
+    source: Annotated[str, typer.Option("--input", metavar="FILE|-", help="The input as JSON; - is standard input.")],
+) -> None:
+    """Run one handler once, as the worker would, and print its outcome as JSON; exit 1 if it FAILED."""
+    log.configure("info", stream=sys.stderr)
+    raw = _read(source)
+    with errors_told():
+        installed = registry.load()
+        if handler not in installed:
+            names = ", ".join(sorted(installed)) or "none"
+            raise RegistryError(f"no handler named {handler!r} is installed; installed are {names}")
+        outcome = anyio.run(run_alone, installed[handler], raw)
+    typer.echo(json.dumps({"status": outcome.status.value, "output": outcome.output}, indent=2))
+    raise typer.Exit(0 if outcome.status is Status.COMPLETED else 1)
+
+
+def _read(source: str) -> Any:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{source} cannot be read: {error.strerror}", param_hint="--input") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{source} holds no JSON: {error}", param_hint="--input") from None

@@ -1,0 +1,150 @@
+"""`run`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import anyio
+import typer
+from pydantic import SecretStr
+
+from product_live_worker import registry
+from product_live_worker import sandbox as platform
+from product_live_worker.cli.sandbox import new_world
+from product_live_worker.cli.told import errors_told
+from product_live_worker.daemon import LAST_REPORTS, Stop, open_daemon
+from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.handler import Handler
+from product_live_worker.sandbox.demo import TASK, Demo
+from product_live_worker.settings import Settings, Task, api_key, load
+from product_live_worker.systemd import Notifier
+from product_live_worker.telemetry import log
+
+LEFT_ALONE = 5.0
+"""Seconds after the end of the drain in which the process must be gone, whatever still runs in it."""
+
+
+def run(
+    config: Annotated[Path | None, typer.Option(help="The settings file.", show_default="PLW_CONFIG")] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Against a built-in Product-Live, with temporary state.")
+    ] = False,
+    demo: Annotated[bool, typer.Option("--demo", hidden=True)] = False,
+) -> None:
+    """Run the worker until SIGTERM or SIGINT; a second signal does not wait for what still runs."""
+    with errors_told():
+        settings = load(config, os.environ, require_key=not sandbox)
+        handlers = registry.load()
+        log.configure(settings.log.level, settings.log.format, secrets=lambda: _secrets(settings))
+        for warning in settings.warnings():
+            log.log_for().warning(warning)
+        try:
+            good = (
+                anyio.run(_run_in_sandbox, settings, handlers, demo) if sandbox else anyio.run(_run, settings, handlers)
+            )
+        except KeyboardInterrupt:
+            good = True
+    sys.stdout.flush()
+    # Threads that handlers have left behind would hold the process; everything of theirs is in the journal.
+    os._exit(0 if good else 1)
+
+
+async def _run(settings: Settings, handlers: Mapping[str, Handler]) -> bool:
+    stop = Stop()
+    async with open_daemon(settings, handlers) as daemon, _signals(stop, settings.drain.timeout):
+        await daemon.run(stop, Notifier.from_environment())
+    return True
+
+
+async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], demo: bool) -> bool:
+    world = new_world(list(handlers))
+    with tempfile.TemporaryDirectory(prefix="product-live-worker-") as directory:
+        async with platform.serve(world) as url:
+            settings = _in_sandbox(settings, handlers, url, world.settings.key, Path(directory))
+            if not demo:
+                log.log_for().info("the sandbox's control API", executions=f"{url}/sandbox/executions")
+                return await _run(settings, handlers)
+            return await _demonstrate(settings, handlers, Demo(world, Random(2)))
+
+
+async def _demonstrate(settings: Settings, handlers: Mapping[str, Handler], demo: Demo) -> bool:
+    seconds = _demo_seconds(os.environ.get("DEMO_SECONDS"))
+    stop = Stop()
+    async with open_daemon(settings, handlers) as daemon, _signals(stop, settings.drain.timeout):
+        address = f"http://127.0.0.1:{daemon.port}"
+        typer.echo(f"look: {address}/ and {address}/status — executions of {TASK!r} arrive now; Ctrl-C ends it\n")
+
+        async def submit() -> None:
+            await demo.run(seconds)
+            stop.request("the demonstration is over")
+
+        async with anyio.create_task_group() as submitting:
+            submitting.start_soon(submit)
+            await daemon.run(stop, Notifier.from_environment())
+            submitting.cancel_scope.cancel()
+    typer.echo("\n" + "\n".join(f"{name:<34}{value:>10}" for name, value in demo.summary()))
+    return seconds is None or demo.right() == len(demo.submitted)
+
+
+def _in_sandbox(settings: Settings, handlers: Mapping[str, Handler], url: str, key: str, directory: Path) -> Settings:
+    """Point the settings at the sandbox; nothing of the real account, its key and its state, remains in them."""
+    own_port = "port" in settings.http.model_fields_set
+    return settings.model_copy(
+        update={
+            "api": settings.api.model_copy(update={"base_url": url, "key": SecretStr(key), "key_file": None}),
+            "state": settings.state.model_copy(update={"url": f"sqlite:///{(directory / 'worker.db').as_posix()}"}),
+            "http": settings.http if own_port else settings.http.model_copy(update={"port": 0}),
+            "tasks": {name: settings.tasks.get(name, Task(handler=name)) for name in handlers},
+        }
+    )
+
+
+@asynccontextmanager
+async def _signals(stop: Stop, drain: float) -> AsyncIterator[None]:
+    """Translate signals, here and nowhere else: the first asks for the drain, the second leaves at once."""
+    if sys.platform == "win32":
+        yield
+        return
+
+    async def listen() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if stop.requested.is_set():
+                    os._exit(0)
+                stop.request(signal.Signals(number).name)
+                _leave_after(drain + LAST_REPORTS + LEFT_ALONE)
+
+    async with anyio.create_task_group() as listening:
+        listening.start_soon(listen)
+        yield
+        listening.cancel_scope.cancel()
+
+
+def _leave_after(seconds: float) -> None:
+    """Be gone by then: a handler that swallows its cancellation must not outlive the drain."""
+    timer = threading.Timer(seconds, os._exit, [0])
+    timer.daemon = True
+    timer.start()
+
+
+def _demo_seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise SettingsError(f"DEMO_SECONDS: found {text!r}; allowed is a number of seconds") from None
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    try:
+        return (api_key(settings.api),)
+    except SettingsError:
+        return ()

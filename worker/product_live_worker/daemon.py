@@ -1,0 +1,336 @@
+"""The daemon: puts the parts together and lives their life: open, ready, drain, close. Start reading here."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from product_live_worker import __version__
+from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_loop import OnLoop
+from product_live_worker.executors.perform import Executor
+from product_live_worker.flow.catalogue import Catalogue
+from product_live_worker.flow.dispatcher import Dispatcher
+from product_live_worker.flow.poller import Poller
+from product_live_worker.flow.recovery import Recovery
+from product_live_worker.flow.reporter import Reporter
+from product_live_worker.flow.schedule import Schedule
+from product_live_worker.journal.journal import Journal, open_journal
+from product_live_worker.listener import listen
+from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.execution import Execution
+from product_live_worker.model.handler import Handler, Log
+from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.server import create_app
+from product_live_worker.ops.status import Status
+from product_live_worker.product_live.budget import Budget
+from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.settings import Settings, api_key
+from product_live_worker.systemd import Notifier
+from product_live_worker.telemetry.events import DrainStarted, Emit, Event, StageDied, WorkerStarted, WorkerStopped
+from product_live_worker.telemetry.log import log_event, log_for
+from product_live_worker.telemetry.metrics import Metrics, Reading
+
+LAST_REPORTS = 5.0
+"""Seconds that the reporter has, after the drain's own, for the outcomes that the drain has left it."""
+DEGRADED = 20.0
+"""Seconds after which systemd is told that the start is over although not all is well."""
+TICK = 0.5
+
+
+@dataclass
+class Stop:
+    """What ends the daemon; whoever hears of a reason to stop asks for it here."""
+
+    reason: str = ""
+    requested: anyio.Event = field(default_factory=anyio.Event)
+
+    def request(self, reason: str) -> None:
+        """Begin the drain."""
+        self.reason = self.reason or reason
+        self.requested.set()
+
+
+class Daemon:
+    """All parts of an open worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        *,
+        client: Client,
+        budget: Budget,
+        journal: Journal,
+        metrics: Metrics,
+        emit: Emit,
+    ) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.emit = emit
+        self.loop_lag = 0.0
+        self.port = 0
+        """Where the ops listener listens."""
+        self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
+        self.executors: dict[str, Executor] = {"loop": OnLoop(), "thread": self.threads}
+        self.schedule = Schedule(
+            limit=settings.budget.requests_per_minute,
+            window=settings.budget.window,
+            idle_share=settings.budget.idle_share,
+            max_staleness=settings.budget.max_staleness,
+            chance=random.random,
+        )
+        sections = task_settings(settings, handlers)
+        self.catalogue = Catalogue(
+            client, handlers, sections, platform=settings.api.base_url, on_change=self._tasks_changed, emit=emit
+        )
+        tasks = self.catalogue.tasks
+        self.dispatcher = Dispatcher(
+            journal, tasks, self.executors, max_output=settings.execution.max_output, log_for=_handler_log, emit=emit
+        )
+        self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
+        self.reporter = Reporter(client, journal, emit=emit)
+        self.recovery = Recovery(client, journal, self._on_crash, emit=emit)
+        self.health = Health(
+            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+        )
+        self.status = Status(
+            self.health,
+            self.schedule,
+            self.executors,
+            __version__,
+            settings.api.base_url,
+            budget.limit,
+            budget.window,
+            time.time(),
+        )
+        metrics.watch(self._gauges(budget))
+
+    async def run(self, stop: Stop, notifier: Notifier) -> None:
+        """Work until a stop is asked for, then drain."""
+        left_running = await self.journal.take_over()
+        async with anyio.create_task_group() as life:
+            reporting = _Stage("reporter", self.reporter.run, self.emit)
+            dispatching = _Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
+            polling = _Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
+            for stage in (reporting, dispatching, polling):
+                life.start_soon(stage.run)
+            for name, work in self._helpers(left_running, notifier):
+                life.start_soon(_Stage(name, work, self.emit).run)
+            await stop.requested.wait()
+            notifier.stopping()
+            await self._drain(stop.reason, polling, dispatching)
+            life.cancel_scope.cancel()
+
+    async def _drain(self, reason: str, polling: _Stage, dispatching: _Stage) -> None:
+        timeout = self.settings.drain.timeout
+        self.health.draining = reason
+        self.emit(DrainStarted(reason=reason, seconds=timeout, running=self.journal.total_in_hand()))
+        deadline = anyio.current_time() + timeout
+        await polling.finish()
+        with anyio.CancelScope(deadline=deadline):
+            await self.dispatcher.idle()
+        self.dispatcher.stop()
+        await dispatching.finish(LAST_REPORTS)
+        with anyio.CancelScope(deadline=max(deadline, anyio.current_time()) + LAST_REPORTS):
+            await self.reporter.idle()
+        self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
+
+    def _helpers(
+        self, left_running: list[Execution], notifier: Notifier
+    ) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+        yield "catalogue", self.catalogue.run
+        yield "recovery", lambda: self._recover(left_running)
+        yield "housekeeping", self._keep_house
+        yield "observer", lambda: self._observe(notifier)
+        yield "waker", self._wake_poller
+
+    async def _recover(self, left_running: list[Execution]) -> None:
+        await self.catalogue.loaded.wait()
+        await self.recovery.recover(left_running)
+        await anyio.sleep_forever()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self.journal.prune(time.time() - self.settings.state.retention)
+            await anyio.sleep(3600)
+
+    async def _wake_poller(self) -> None:
+        # A slot that a settled execution frees is a poll that may be made.
+        while True:
+            await self.journal.changed()
+            self.poller.wake()
+
+    async def _observe(self, notifier: Notifier) -> None:
+        """Measure the loop's lag, and tell systemd only what has been proven."""
+        started, told, is_ready = anyio.current_time(), "", False
+        fed = started
+        while True:
+            before = anyio.current_time()
+            await anyio.sleep(TICK)
+            now = anyio.current_time()
+            self.loop_lag = max(0.0, now - before - TICK)
+            checks = self.health.ready()
+            text = verdict(checks)
+            if not is_ready and (text == "ok" or now - started > DEGRADED):
+                notifier.ready(text if text == "ok" else f"degraded: {text}")
+                is_ready = True
+            elif text != told:
+                notifier.status(text)
+            told = text
+            if (
+                notifier.watchdog_interval
+                and now - fed >= notifier.watchdog_interval - TICK
+                and all(c.ok for c in self.health.live())
+            ):
+                notifier.alive()
+                fed = now
+
+    def _tasks_changed(self) -> None:
+        self.schedule.serve(self.catalogue.tasks)
+        self.poller.wake()
+
+    def _on_crash(self, task: str) -> OnCrash:
+        served = self.catalogue.tasks.get(task)
+        return served.on_crash if served else "fail"
+
+    def _gauges(self, budget: Budget) -> dict[str, tuple[str, Reading]]:
+        tasks = self.catalogue.tasks
+        return {
+            "executions_in_flight": (
+                "Executions claimed or running.",
+                lambda: {key: self.journal.in_hand(key) for key in tasks},
+            ),
+            "reports_pending": ("Outcomes that wait to be reported.", self.journal.reports_waiting),
+            "reports_undeliverable": (
+                "Outcomes that the platform refuses for good.",
+                lambda: self.journal.undeliverable,
+            ),
+            "budget_limit": ("Requests allowed in a window; 0 is no limit.", lambda: budget.limit),
+            "poll_overdue_seconds": ("How long a poll has been due, with capacity and budget.", self.poller.overdue),
+            "pickup_delay_bound_seconds": ("The longest wait for a claim by plan.", self.schedule.waits),
+            "loop_lag_seconds": ("How late the event loop was last.", lambda: self.loop_lag),
+            "stuck_threads": ("Threads that run on after their deadline.", self.threads.stuck),
+        }
+
+
+class _Stage:
+    """A part that runs for as long as the daemon does, and whose end by an error is the daemon's."""
+
+    def __init__(
+        self, name: str, work: Callable[[], Awaitable[None]], emit: Emit, *, after: anyio.Event | None = None
+    ) -> None:
+        self._name = name
+        self._work = work
+        self._emit = emit
+        self._after = after
+        self._begun = False
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                if self._after is not None:
+                    await self._after.wait()
+                self._begun = True
+                await self._work()
+        except Exception as error:
+            self._emit(StageDied(stage=self._name, error=error))
+            raise
+        finally:
+            self._ended.set()
+
+    async def finish(self, grace: float = 0.0) -> None:
+        """Give it `grace` seconds to end by itself, then end it."""
+        with anyio.move_on_after(grace if self._begun else 0.0):
+            await self._ended.wait()
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+@asynccontextmanager
+async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple[Journal, Budget, Client]]:
+    """Open the journal, and the way to the platform that spends its budget."""
+    api, state = settings.api, settings.state
+    async with (
+        open_journal(
+            state.url, platform=api.base_url, window=settings.budget.window, keep_payloads=state.keep_payloads
+        ) as journal,
+        open_http(
+            api.base_url,
+            connect_timeout=api.connect_timeout,
+            total_timeout=api.total_timeout,
+            ca_file=api.ca_file,
+            user_agent=f"product-live-worker/{__version__}",
+        ) as http,
+    ):
+        budget = Budget(
+            journal.ledger,
+            limit=settings.budget.requests_per_minute,
+            window=settings.budget.window,
+            longest_request=api.total_timeout + MARGIN,
+            scope=settings.budget.scope,
+            unreported=journal.unreported,
+            emit=emit,
+        )
+        client = Client(http, budget, read_key=lambda: api_key(api), total_timeout=api.total_timeout, emit=emit)
+        yield journal, budget, client
+
+
+@asynccontextmanager
+async def open_daemon(
+    settings: Settings, handlers: Mapping[str, Handler], *, readers: Iterable[Emit] = ()
+) -> AsyncIterator[Daemon]:
+    """Open everything a worker needs, and close it in the opposite order; `readers` hear of every event too.
+
+    Raises a WorkerError when something cannot be opened.
+    """
+    metrics = Metrics(__version__)
+    heard = (log_event, metrics.read, *readers)
+
+    def emit(event: Event) -> None:
+        for reader in heard:
+            reader(event)
+
+    async with AsyncExitStack() as opened:
+        journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
+        daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        app = create_app(daemon.health, daemon.status, metrics)
+        daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        emit(
+            WorkerStarted(
+                version=__version__,
+                platform=settings.api.base_url,
+                address=f"http://{_in_url(settings.http.host)}:{daemon.port}",
+                journal=settings.state.url,
+            )
+        )
+        yield daemon
+
+
+def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
+    """Give what the settings say of each task; raises SettingsError for a handler that is not installed."""
+    missing = [
+        f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
+        f"installed are {', '.join(sorted(handlers)) or 'none'}"
+        for name, section in settings.tasks.items()
+        if section.handler is not None and section.handler not in handlers
+    ]
+    if missing:
+        raise SettingsError(*missing)
+    return settings.task_settings()
+
+
+def _handler_log(execution: Execution) -> Log:
+    return log_for(task=execution.task, execution=execution.id, correlation=execution.correlation_id)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""How a handler is run: one file for each way, all with the same method."""

@@ -1,0 +1,42 @@
+"""One handler run on its own, outside a daemon, by the same road."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_loop import OnLoop
+from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.model.execution import Outcome
+from product_live_worker.model.handler import Context, Handler
+from product_live_worker.telemetry.events import About, HandlerFailed
+from product_live_worker.telemetry.log import log_event, log_for
+
+MAX_OUTPUT = 1_000_000
+"""Bytes; the default of `execution.max_output`."""
+
+
+async def run_alone(
+    handler: Handler, raw: Any, settings: Mapping[str, Any] | None = None, *, execution_id: str = "alone"
+) -> Outcome:
+    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
+    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
+    context = Context(
+        execution_id=execution_id,
+        task=handler.name,
+        deadline=datetime.now(UTC) + timedelta(seconds=handler.timeout),
+        log=log_for(task=handler.name, execution=execution_id),
+        settings=settings or {},
+    )
+    said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
+    return await perform(
+        executors,
+        handler,
+        raw,
+        context,
+        timeout=handler.timeout,
+        max_output=MAX_OUTPUT,
+        failed=lambda error: log_event(HandlerFailed(**said, error=error)),
+    )

@@ -1,0 +1,85 @@
+"""Runs a `def` handler in a thread. A thread cannot be stopped: one that ignores its deadline stays, and is counted."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+if TYPE_CHECKING:
+    from product_live_worker.model.handler import Context, Handler
+
+
+@dataclass(eq=False)
+class _Call:
+    task: str
+    runs: bool = False
+    given_up: bool = False
+
+
+class InThread:
+    """Threads, as many as the tasks' concurrency asks for."""
+
+    def __init__(self, on_return: Callable[[], None] = lambda: None) -> None:
+        """`on_return` is called on the loop when an overdue thread has ended after all."""
+        # anyio's own limiter stops at 40 threads; how many may run is for the tasks' concurrency to say.
+        self._threads = anyio.CapacityLimiter(math.inf)
+        self._on_return = on_return
+        self._overdue: set[_Call] = set()
+        self._lock = threading.Lock()
+
+    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
+        """Give the handler's result; when the caller is cancelled, the thread is left behind and counted."""
+        call = _Call(context.task)
+
+        def work() -> Any:
+            with self._lock:
+                if call.given_up:
+                    return None
+                call.runs = True
+            try:
+                return handler(argument, context=context) if handler.takes_context else handler(argument)
+            finally:
+                self._ended(call)
+
+        try:
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        except anyio.get_cancelled_exc_class():
+            # A thread that was not started yet never will be, and one that has just ended is not late.
+            with self._lock:
+                call.given_up = True
+                if call.runs:
+                    self._overdue.add(call)
+            raise
+
+    def overdue(self, task: str) -> int:
+        """Count the task's threads that run on after their deadline."""
+        return sum(call.task == task for call in self._overdue if call.runs)
+
+    def stuck(self) -> int:
+        """Count all threads that run on after their deadline."""
+        return sum(call.runs for call in self._overdue)
+
+    def _ended(self, call: _Call) -> None:
+        with self._lock:
+            call.runs = False
+        if call.given_up:
+            _on_loop(self._return, call)
+
+    def _return(self, call: _Call) -> None:
+        self._overdue.discard(call)
+        self._on_return()
+
+
+def _on_loop(function: Callable[..., None], call: _Call) -> None:
+    try:
+        anyio.from_thread.run_sync(function, call)
+    except RuntimeError:
+        # The loop is gone: the daemon has left, and nobody counts any more.
+        return

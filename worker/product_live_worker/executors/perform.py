@@ -1,0 +1,179 @@
+"""One execution of a handler, from its raw input to its Outcome: the line where exceptions become values."""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import anyio
+from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
+
+from product_live_worker.model.execution import Outcome
+from product_live_worker.model.handler import Context, Handler, TaskFailed
+
+MESSAGE = 1000
+"""Characters of a failure's message at most."""
+
+
+class Executor(Protocol):
+    """A way to run handlers."""
+
+    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
+        """Give the handler's result, or raise what it raises."""
+
+    def overdue(self, task: str) -> int:
+        """Count the task's calls that run on although they were given up."""
+
+
+async def perform(  # noqa: PLR0911 (each return is one way to end)
+    executors: Mapping[str, Executor],
+    handler: Handler,
+    raw: Any,
+    context: Context,
+    *,
+    timeout: float,
+    max_output: int,
+    failed: Callable[[BaseException], None],
+) -> Outcome:
+    """Validate the input, run the handler within `timeout` seconds, validate the output; gives the Outcome.
+
+    Raises nothing but the caller's own cancellation. `failed` hears of an exception that escaped the handler.
+    """
+    try:
+        argument = handler.read_input(raw)
+    except ValidationError as error:
+        return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
+    except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
+        return _broken(error, failed)
+    try:
+        with anyio.move_on_after(timeout) as deadline:
+            result = await executors[handler.isolation].run(handler, argument, context)
+    except TaskFailed as refusal:
+        return _refused(refusal, max_output)
+    except anyio.get_cancelled_exc_class() as error:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        failed(error)
+        return Outcome.failed("handler_error", "The handler ended by a cancellation of its own.")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
+        return _broken(error, failed)
+    if deadline.cancelled_caught:
+        return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
+    return _completed(handler, result, max_output)
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with a value, field by field, without repeating the value: it may be a secret."""
+    problems = error.errors(include_url=False)
+    lines = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {_said(p)}{_found(p)}" for p in problems[:10]]
+    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return _shorten("; ".join(lines) + more)
+
+
+def _broken(error: BaseException, failed: Callable[[BaseException], None]) -> Outcome:
+    failed(error)
+    return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
+
+
+def _completed(handler: Handler, result: Any, max_output: int) -> Outcome:
+    try:
+        output = handler.write_output(result)
+        size = len(json.dumps(output, allow_nan=False))
+        # Half a character, as in the name of a file that is no UTF-8, is no text to the platform.
+        json.dumps(output, ensure_ascii=False).encode()
+    except ValidationError as error:
+        return Outcome.failed("invalid_output", "The handler's result is not what it declares: " + explain(error))
+    except Exception as error:  # noqa: BLE001 (a serializer in the handler's own model may raise anything)
+        why = _sentence("The handler's result cannot be written as JSON: ", _name(error))
+        return Outcome.failed("invalid_output", why)
+    if not isinstance(output, dict):
+        found = type(output).__name__
+        return Outcome.failed(
+            "invalid_output", f"The handler's result must be an object with named values; found {found}."
+        )
+    if size > max_output:
+        return Outcome.failed(
+            "output_too_large",
+            f"The output has {size} bytes; at most {max_output} are allowed (execution.max_output). "
+            f"Upload it as a file and return the file instead.",
+        )
+    return Outcome.completed(output)
+
+
+def _refused(refusal: TaskFailed, max_output: int) -> Outcome:
+    code, message = _sentence(refusal.code), _sentence(refusal.message)
+    outcome = Outcome.failed(code, message, refusal.output)
+    try:
+        fits = len(json.dumps(outcome.output, allow_nan=False)) <= max_output
+    except (ValueError, TypeError, RecursionError):
+        fits = False
+    # The refusal counts for more than what came with it.
+    return outcome if fits else Outcome.failed(code, message)
+
+
+_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def _found(problem: Any) -> str:
+    if problem["type"] == "missing":
+        return ""
+    value = problem.get("input")
+    if value is None:
+        return " (found nothing)"
+    if value == "":
+        return " (found an empty text)"
+    return f" (found {_KINDS.get(type(value), type(value).__name__)})"
+
+
+_COMPOSED = frozenset({"value_error", "assertion_error", "union_tag_invalid"})
+"""pydantic's own kinds of error whose words may repeat the value; so may those of a kind that it does not know."""
+
+
+def _said(problem: Any) -> str:
+    text: str = problem["msg"]
+    if problem["type"] not in _COMPOSED and problem["type"] in typing.get_args(ErrorType):
+        return text
+    for value in _leaves(problem.get("input")):
+        text = text.replace(repr(value), "…")
+        if len(str(value)) > 3:
+            text = text.replace(str(value), "…")
+    return text
+
+
+def _leaves(value: Any) -> Iterator[str | int | float]:
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest.extend(value.values())
+        elif isinstance(value, list):
+            rest.extend(value)
+        elif isinstance(value, str | int | float) and value != "":
+            yield value
+
+
+def _name(error: BaseException) -> str:
+    said = _text(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _text(value: object) -> str:
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 (an exception that cannot even say what it is)
+        return ""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _sentence(*parts: object) -> str:
+    return _shorten("".join(_text(part) for part in parts))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MESSAGE else text[: MESSAGE - 1] + "…"

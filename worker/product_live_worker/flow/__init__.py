@@ -1,0 +1,1 @@
+"""The three stages, which meet only in the journal, and what they calculate with."""

@@ -1,0 +1,70 @@
+"""The catalogue: which of the account's tasks this worker serves, learnt at start and again now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import anyio
+
+from product_live_worker.flow.backoff import Outage
+from product_live_worker.model.errors import PlatformError
+from product_live_worker.model.handler import Handler
+from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.product_live.client import Client
+from product_live_worker.registry import assign
+from product_live_worker.telemetry.events import Emit, TasksServed
+
+REFRESH = 600.0
+"""Seconds between two looks at the account's tasks; it costs a request or two of five hundred."""
+REFRESH_INCOMPLETE = 60.0
+"""The same while a configured task is unknown to the platform, or nothing at all is served."""
+
+
+class Catalogue:
+    """`tasks` is read by the stages: the tasks served, by key."""
+
+    def __init__(
+        self,
+        client: Client,
+        handlers: Mapping[str, Handler],
+        sections: Mapping[str, TaskSettings],
+        *,
+        platform: str,
+        on_change: Callable[[], None],
+        emit: Emit,
+    ) -> None:
+        """`sections` is what the settings say of each task; without any, tasks are matched to handlers by key."""
+        self.tasks: dict[str, ServedTask] = {}
+        self.problems: tuple[str, ...] = ()
+        self.outage = Outage("reading the account's tasks", emit)
+        self.loaded = anyio.Event()
+        self._client = client
+        self._handlers = handlers
+        self._sections = sections
+        self._platform = platform
+        self._on_change = on_change
+        self._emit = emit
+
+    async def run(self) -> None:
+        """Keep `tasks` true until cancelled."""
+        while True:
+            try:
+                await self._refresh()
+                self.outage.worked()
+                wait = REFRESH if self.tasks and not self.problems else REFRESH_INCOMPLETE
+            except PlatformError as error:
+                wait = self.outage.failed(error, at_least=error.retry_after)
+            await anyio.sleep(wait)
+
+    async def _refresh(self) -> None:
+        definitions = await self._client.list_tasks()
+        served, problems = assign({task.key: task.id for task in definitions}, self._handlers, self._sections)
+        first = not self.loaded.is_set()
+        if first or (served, problems) != (self.tasks, self.problems):
+            self.tasks.clear()
+            self.tasks.update(served)
+            self.problems = problems
+            self._on_change()
+            tasks = tuple((task.key, task.handler.name) for task in served.values())
+            self._emit(TasksServed(platform=self._platform, tasks=tasks, problems=problems))
+        self.loaded.set()

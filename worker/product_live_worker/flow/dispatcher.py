@@ -1,0 +1,139 @@
+"""The dispatcher: runs the handler of each claimed execution and writes its outcome down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import anyio
+
+from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.flow.backoff import Outage
+from product_live_worker.journal.journal import Journal
+from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
+from product_live_worker.model.execution import Execution, Outcome, State
+from product_live_worker.model.handler import Context, Log
+from product_live_worker.model.task import ServedTask
+from product_live_worker.telemetry.events import Emit, ExecutionSettled, HandlerFailed, about
+
+CANCELLED = "The worker was stopped before the handler ended."
+
+
+class Dispatcher:
+    """Takes CLAIMED rows, leaves SETTLED ones."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tasks: Mapping[str, ServedTask],
+        executors: Mapping[str, Executor],
+        *,
+        max_output: int,
+        log_for: Callable[[Execution], Log],
+        emit: Emit,
+    ) -> None:
+        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to."""
+        self._journal = journal
+        self._tasks = tasks
+        self._executors = executors
+        self._max_output = max_output
+        self._log_for = log_for
+        self._emit = emit
+        self.trouble = Outage("writing the journal", emit)
+        self._intake = anyio.CancelScope()
+        self._running: dict[str, anyio.CancelScope] = {}
+
+    async def run(self) -> None:
+        """Run handlers until `stop`; then end those that still run."""
+        async with anyio.create_task_group() as handlers:
+            with self._intake:
+                while True:
+                    execution = await self._journal.next(State.CLAIMED)
+                    handlers.start_soon(self._dispatch, execution)
+            for scope in self._running.values():
+                scope.cancel()
+
+    async def idle(self) -> None:
+        """Wait until no execution is claimed or running."""
+        while self._journal.total_in_hand():
+            await self._journal.changed()
+
+    def stop(self) -> None:
+        """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
+        self._intake.cancel()
+
+    def free(self, task: str) -> int:
+        """Count the task's free slots: its concurrency less what is in hand and what ignores its deadline."""
+        served = self._tasks[task]
+        overdue = self._executors[served.handler.isolation].overdue(task)
+        return served.concurrency - self._journal.in_hand(task) - overdue
+
+    async def _dispatch(self, execution: Execution) -> None:
+        task = self._tasks.get(execution.task)
+        if task is None:
+            text = f"No handler is installed any more for the task {execution.task}."
+            await self._settle(execution, Outcome.failed("worker_restarted", text))
+            return
+        started = time.monotonic()
+        with anyio.CancelScope() as scope:
+            self._running[execution.id] = scope
+            if self._intake.cancel_called:
+                scope.cancel()
+            try:
+                execution = await self._written(lambda: self._journal.start(execution))
+                started = time.monotonic()
+                outcome = await self._perform(execution, task)
+            except IllegalTransition:
+                # Another worker holds the row by now: it is theirs to end.
+                return
+            finally:
+                del self._running[execution.id]
+        if scope.cancelled_caught:
+            if task.on_crash == "rerun":
+                await self._written(lambda: self._journal.rerun(execution))
+                return
+            outcome = Outcome.failed("cancelled", CANCELLED)
+        await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
+
+    async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+        context = Context(
+            execution_id=execution.id,
+            task=task.key,
+            deadline=datetime.now(UTC) + timedelta(seconds=task.timeout),
+            log=self._log_for(execution),
+            settings=task.settings,
+        )
+        return await perform(
+            self._executors,
+            task.handler,
+            execution.input,
+            context,
+            timeout=task.timeout,
+            max_output=self._max_output,
+            failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
+        )
+
+    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
+        try:
+            await self._written(lambda: self._journal.settle(execution, outcome))
+        except IllegalTransition:
+            return
+        self._emit(
+            ExecutionSettled(
+                **about(execution),
+                status=outcome.status.value,
+                code=outcome.code,
+                handler_seconds=handler_seconds,
+            )
+        )
+
+    async def _written(self, verb: Callable[[], Awaitable[Execution]]) -> Execution:
+        while True:
+            try:
+                written = await verb()
+            except JournalUnwritable as error:
+                await anyio.sleep(self.trouble.failed(error))
+            else:
+                self.trouble.worked()
+                return written

@@ -1,0 +1,126 @@
+"""The reporter: sends each settled outcome until the platform has given a final answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from product_live_worker.flow.backoff import delay
+from product_live_worker.journal.journal import Journal
+from product_live_worker.model.errors import JournalUnwritable, PlatformError, RequestRefused
+from product_live_worker.model.execution import Execution, Outcome, State
+from product_live_worker.product_live.budget import Purpose
+from product_live_worker.product_live.client import Client
+from product_live_worker.telemetry.events import (
+    Emit,
+    ExecutionReported,
+    ReportConflicted,
+    ReportPostponed,
+    ReportUndeliverable,
+    about,
+)
+
+PERHAPS_FINAL = frozenset({400, 404, 409, 410, 413, 422})
+"""Refusals of a report that may be for good; the execution itself is read to know."""
+
+
+class Reporter:
+    """Takes SETTLED rows, leaves REPORTED ones, or UNDELIVERABLE."""
+
+    def __init__(
+        self, client: Client, journal: Journal, *, emit: Emit, chance: Callable[[], float] = random.random
+    ) -> None:
+        """`chance` gives numbers from 0 to 1, to spread retries."""
+        self._client = client
+        self._journal = journal
+        self._emit = emit
+        self._chance = chance
+
+    async def run(self) -> None:
+        """Report until cancelled; what is not reported by then is in the journal."""
+        async with anyio.create_task_group() as reports:
+            while True:
+                execution = await self._journal.next(State.SETTLED)
+                reports.start_soon(self._deliver, execution)
+
+    async def idle(self) -> None:
+        """Wait until no report is owed."""
+        while self._journal.reports_waiting():
+            await self._journal.changed()
+
+    async def _deliver(self, execution: Execution) -> None:
+        while True:
+            try:
+                return await self._send(execution)
+            except PlatformError as error:
+                execution = await self._postpone(execution, error)
+            except JournalUnwritable:
+                # Sending a report again is safe: the platform keeps the first final status.
+                await anyio.sleep(delay(1, self._chance()))
+
+    async def _send(self, execution: Execution) -> None:
+        outcome = _outcome(execution)
+        oldest_first = execution.settled_at or 0.0
+        try:
+            found = await self._client.update_execution(execution.id, outcome, order=oldest_first)
+        except RequestRefused as refusal:
+            if refusal.status not in PERHAPS_FINAL:
+                raise
+            found = await self._look(execution, order=oldest_first)
+            if found != outcome.status:
+                await self._give_up(execution, refusal, found)
+                return
+        await self._close(execution, outcome, found)
+
+    async def _look(self, execution: Execution, *, order: float) -> str | None:
+        try:
+            return (await self._client.read_execution(execution.id, Purpose.RECOVER, order=order)).status
+        except RequestRefused:
+            return None
+
+    async def _close(self, execution: Execution, outcome: Outcome, found: str | None) -> None:
+        conflict = found is not None and found != outcome.status
+        closed = await self._journal.close(execution, f"the platform has {found}" if conflict else "")
+        if conflict:
+            self._emit(ReportConflicted(**about(execution), sent=outcome.status.value, found=str(found)))
+        started = closed.started_at or closed.claimed_at
+        settled = closed.settled_at or started
+        reported = closed.reported_at or settled
+        self._emit(
+            ExecutionReported(
+                **about(execution),
+                status=outcome.status.value,
+                code=outcome.code,
+                message=outcome.message,
+                waited_seconds=started - closed.claimed_at,
+                ran_seconds=settled - started,
+                claim_to_report_seconds=reported - closed.claimed_at,
+                attempts=closed.attempts + 1,
+            )
+        )
+
+    async def _give_up(self, execution: Execution, refusal: RequestRefused, found: str | None) -> None:
+        state = f"; the platform has it as {found}" if found else ""
+        await self._journal.give_up(execution, f"{refusal}{state}")
+        self._emit(ReportUndeliverable(**about(execution), reason=f"{refusal}{state}"))
+
+    async def _postpone(self, execution: Execution, error: PlatformError) -> Execution:
+        again_in = delay(execution.attempts + 1, self._chance(), at_least=error.retry_after)
+        postponed = await self._unless_unwritable(self._journal.postpone(execution, str(error)), execution)
+        attempts = execution.attempts + 1
+        self._emit(ReportPostponed(**about(execution), reason=str(error), attempts=attempts, again_in=again_in))
+        await anyio.sleep(again_in)
+        return postponed
+
+    async def _unless_unwritable(self, verb: Awaitable[Execution], otherwise: Execution) -> Execution:
+        try:
+            return await verb
+        except JournalUnwritable:
+            return otherwise
+
+
+def _outcome(execution: Execution) -> Outcome:
+    assert execution.outcome is not None  # noqa: S101 (a SETTLED row has one; see Journal.settle)
+    return execution.outcome

@@ -1,0 +1,171 @@
+"""Which task to poll next, and when. Pure: the clock and chance are arguments.
+
+One poll claims at most one execution of one task, so polls must be shared out. Idle polls are spaced over `idle_share`
+of the budget, the rest is kept for bursts; a task's share goes with the square root of how often it has work, which
+makes the mean wait least; a task that had work is asked again at once; and none waits longer than `max_staleness`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+HALF_LIFE = 900.0
+"""Seconds after which an observation counts half in the estimate of a task's arrivals."""
+UNLIMITED_INTERVAL = 0.2
+"""Seconds between the idle polls of a task where no limit holds."""
+JITTER = 0.1
+"""The part of an interval that is left to chance, so that replicas never keep step."""
+ROUND_TRIP = 0.2
+"""Seconds of a request, about; where more than one slot comes free in it, polls of a busy task may overlap."""
+MOST_AT_ONCE = 16
+
+Why = Literal["it has been waiting longest", "it just had work", "its turn in the idle round"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Poll `task` at `at`, a moment on the caller's clock, because."""
+
+    task: str
+    at: float
+    why: Why
+
+
+@dataclass
+class _Seen:
+    polled_at: float = -math.inf
+    next_at: float = -math.inf
+    hot: bool = False
+    streak: int = 0
+    in_the_air: int = 0
+    hits: float = 0.0
+    watched: float = 0.0
+    observed_at: float = field(default=-math.inf)
+
+    def arrival_rate(self) -> float:
+        """Estimate the arrivals a second; a task never seen counts as one with an arrival every ten minutes."""
+        return (self.hits + 0.1) / (self.watched + 60.0)
+
+
+class Schedule:
+    """The plan for the tasks served, learning from each poll."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        window: float,
+        idle_share: float,
+        max_staleness: float,
+        chance: Callable[[], float],
+    ) -> None:
+        """`limit` requests in `window` seconds (0: no limit); `chance` gives numbers from 0 to 1."""
+        self._limit = limit
+        self._rate = limit / window
+        self._idle_rate = idle_share * limit / window
+        self._max_staleness = max_staleness
+        self._chance = chance
+        self._at_once = min(MOST_AT_ONCE, max(1, int(self._rate * ROUND_TRIP))) if limit else MOST_AT_ONCE
+        self._seen: dict[str, _Seen] = {}
+        self._intervals: dict[str, float] = {}
+
+    def serve(self, tasks: Iterable[str]) -> None:
+        """Plan for these tasks from now on; what is known of those that stay is kept."""
+        self._seen = {task: self._seen.get(task, _Seen()) for task in tasks}
+        self._share_out()
+
+    def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
+        """Give the poll to make next; None when no task may be polled, whatever the hour."""
+        plans = [self._plan(task, seen, now) for task, seen in self._seen.items() if self._may(task, seen, capacity)]
+        return min(plans, key=_urgency(now), default=None)
+
+    def started(self, task: str, now: float) -> None:
+        """A poll of the task is in the air."""
+        seen = self._seen[task]
+        seen.in_the_air += 1
+        seen.polled_at = now
+        seen.hot = seen.streak > 0 and seen.in_the_air < self._at_once
+        self._space(task, seen, now)
+
+    def observed(self, task: str, now: float, outcome: Literal["hit", "empty", "failed"]) -> None:
+        """The poll is over."""
+        seen = self._seen.get(task)
+        if seen is None:
+            return
+        seen.in_the_air -= 1
+        if outcome == "failed":
+            return
+        hit = outcome == "hit"
+        seen.hot, seen.streak = hit, seen.streak + 1 if hit else 0
+        self._learn(seen, now, hit=hit)
+        self._share_out()
+
+    def interval(self, task: str) -> float:
+        """Give the seconds between idle polls of the task."""
+        return self._intervals[task]
+
+    def waits(self) -> dict[str, float]:
+        """Give for each task the longest wait from an arrival to its claim that this plan allows, slots being free."""
+        return {task: min(interval * (1 + JITTER / 2), self._bound()) for task, interval in self._intervals.items()}
+
+    def _bound(self) -> float:
+        idle = len(self._seen) / self._idle_rate if self._limit else 0.0
+        return max(self._max_staleness, idle)
+
+    def _may(self, task: str, seen: _Seen, capacity: Callable[[str], int]) -> bool:
+        allowed = self._at_once if seen.streak else 1
+        return seen.in_the_air < allowed and capacity(task) > seen.in_the_air
+
+    def _plan(self, task: str, seen: _Seen, now: float) -> Plan:
+        stale_at = seen.polled_at + self._bound() * (1 - JITTER / 2)
+        if stale_at <= now:
+            return Plan(task, stale_at, "it has been waiting longest")
+        if seen.hot:
+            return Plan(task, seen.polled_at, "it just had work")
+        return Plan(task, min(seen.next_at, stale_at), "its turn in the idle round")
+
+    def _space(self, task: str, seen: _Seen, now: float) -> None:
+        seen.next_at = now + self._intervals[task] * (1 + JITTER * (self._chance() - 0.5))
+
+    def _learn(self, seen: _Seen, now: float, *, hit: bool) -> None:
+        passed = max(0.0, now - seen.observed_at) if math.isfinite(seen.observed_at) else 0.0
+        fade = 0.5 ** (passed / HALF_LIFE)
+        seen.hits = seen.hits * fade + hit
+        seen.watched = seen.watched * fade + passed
+        seen.observed_at = now
+
+    def _share_out(self) -> None:
+        if not self._seen:
+            self._intervals = {}
+        elif not self._limit:
+            self._intervals = dict.fromkeys(self._seen, UNLIMITED_INTERVAL)
+        else:
+            weights = {task: math.sqrt(seen.arrival_rate()) for task, seen in self._seen.items()}
+            rates = share_out(self._idle_rate, weights, at_least=1 / self._max_staleness)
+            self._intervals = {task: 1 / rate for task, rate in rates.items()}
+
+
+def share_out(total: float, weights: dict[str, float], *, at_least: float) -> dict[str, float]:
+    """Share `total` out by weight so that nobody has less than `at_least`, or equally where that is too much."""
+    if at_least * len(weights) >= total:
+        return dict.fromkeys(weights, total / len(weights))
+    rates: dict[str, float] = {}
+    rest, left = total, dict(weights)
+    while left:
+        sum_of_weights = sum(left.values())
+        poor = [task for task, weight in left.items() if rest * weight / sum_of_weights < at_least]
+        if not poor:
+            return rates | {task: rest * weight / sum_of_weights for task, weight in left.items()}
+        for task in poor:
+            rates[task] = at_least
+            rest -= at_least
+            del left[task]
+    return rates
+
+
+def _urgency(now: float) -> Callable[[Plan], tuple[float, ...]]:
+    order: dict[Why, float] = {"it has been waiting longest": 0, "it just had work": 1, "its turn in the idle round": 2}
+    return lambda plan: (0.0, order[plan.why], plan.at) if plan.at <= now else (1.0, plan.at)

@@ -1,0 +1,1 @@
+"""Durable memory and outbox: the only place where the stages meet."""

@@ -1,0 +1,48 @@
+"""The first schema."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.create_table(
+        "executions",
+        sa.Column("platform", sa.Text, primary_key=True),
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("task_id", sa.Text, nullable=False),
+        sa.Column("task", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("input", sa.Text),
+        sa.Column("status", sa.Text),
+        sa.Column("output", sa.Text),
+        sa.Column("correlation_id", sa.Text),
+        sa.Column("idempotency_key", sa.Text, nullable=False),
+        sa.Column("checkpoint", sa.Text),
+        sa.Column("crashes", sa.Integer, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("trouble", sa.Text, nullable=False),
+        sa.Column("claimed_at", sa.Double, nullable=False),
+        sa.Column("started_at", sa.Double),
+        sa.Column("settled_at", sa.Double),
+        sa.Column("reported_at", sa.Double),
+    )
+    still_open = sa.text("state != 'REPORTED'")
+    op.create_index(
+        "executions_open", "executions", ["platform", "holder"], sqlite_where=still_open, postgresql_where=still_open
+    )
+    op.create_index("executions_reported_at", "executions", ["reported_at"])
+    op.create_table(
+        "slots",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("resource", sa.Text, nullable=False),
+        sa.Column("boot", sa.Text, nullable=False),
+        sa.Column("free_at", sa.Double, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("slots_free_at", "slots", ["platform", "resource", "free_at"])

@@ -1,0 +1,45 @@
+"""Executions as rows, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Row
+
+from product_live_worker.model.execution import Execution, Outcome, State, Status
+
+_PLAIN = frozenset(field.name for field in fields(Execution)) - {"input", "outcome", "checkpoint", "state"}
+
+
+def to_row(execution: Execution) -> dict[str, Any]:
+    """Give the columns that an execution fills."""
+    return {
+        **{name: getattr(execution, name) for name in _PLAIN},
+        "state": execution.state.value,
+        "input": json.dumps(execution.input),
+        "checkpoint": None if execution.checkpoint is None else json.dumps(execution.checkpoint),
+        **outcome_columns(execution.outcome),
+    }
+
+
+def outcome_columns(outcome: Outcome | None) -> dict[str, Any]:
+    """Give the columns that an outcome fills."""
+    if outcome is None:
+        return {"status": None, "output": None}
+    return {"status": outcome.status.value, "output": json.dumps(outcome.output)}
+
+
+def from_row(row: Row[Any]) -> Execution:
+    """Give the execution that a row holds; a blanked output reads as an empty one."""
+    outcome = None
+    if row.status is not None:
+        outcome = Outcome(Status(row.status), {} if row.output is None else json.loads(row.output))
+    return Execution(
+        **{name: getattr(row, name) for name in _PLAIN},
+        state=State(row.state),
+        input=None if row.input is None else json.loads(row.input),
+        checkpoint=None if row.checkpoint is None else json.loads(row.checkpoint),
+        outcome=outcome,
+    )

@@ -1,0 +1,56 @@
+"""The journal's schema, one for SQLite and PostgreSQL. Moments are Unix seconds unless said otherwise."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Double, Index, Integer, MetaData, Table, Text
+
+REVISION = "0001"
+"""The schema that this code reads and writes; a test holds it to the newest migration."""
+
+metadata = MetaData()
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("platform", Text, primary_key=True, comment="api.base_url: a worker touches only rows of its own platform"),
+    Column("id", Text, primary_key=True),
+    Column("task_id", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("holder", Text, nullable=False, comment="the worker process that has it in hand"),
+    Column("input", Text, comment="JSON; blank once reported"),
+    Column("status", Text),
+    Column("output", Text, comment="JSON; blank once reported"),
+    Column("correlation_id", Text),
+    Column("idempotency_key", Text, nullable=False),
+    Column("checkpoint", Text, comment="JSON"),
+    Column("crashes", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("trouble", Text, nullable=False, default=""),
+    Column("claimed_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("settled_at", Double),
+    Column("reported_at", Double),
+)
+# A million reported rows must cost an open one nothing.
+Index(
+    "executions_open",
+    executions.c.platform,
+    executions.c.holder,
+    sqlite_where=executions.c.state != "REPORTED",
+    postgresql_where=executions.c.state != "REPORTED",
+)
+Index("executions_reported_at", executions.c.reported_at)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("platform", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("boot", Text, nullable=False, comment="the boot whose clock free_at is on"),
+    Column("free_at", Double, nullable=False, comment="seconds of the boot clock"),
+    # A number is never used again: the late answer of an expired slot must not free somebody else's.
+    sqlite_autoincrement=True,
+)
+Index("slots_free_at", slots.c.platform, slots.c.resource, slots.c.free_at)

@@ -1,0 +1,60 @@
+"""An HTTP listener inside this event loop: uvicorn without its signal handlers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import uvicorn
+
+from product_live_worker.model.errors import ListenerError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals alone: they belong to the daemon.
+
+    uvicorn would take SIGTERM for itself, stop first, and raise it again when it is done.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listen(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+    """Serve `app` on `host:port` while the block runs; gives the bound port (`port` 0 asks for a free one).
+
+    Raises ListenerError when the address cannot be taken.
+    """
+    bound = _bind(host, port)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config)
+    async with anyio.create_task_group() as serving:
+        serving.start_soon(server.serve, [bound])
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    # Bound here, not by uvicorn, which answers a taken port by sys.exit in the middle of the event loop.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        # Listening at once: who learns the port may connect before uvicorn has come up.
+        bound.listen(2048)
+    except (OSError, UnicodeError, OverflowError) as error:
+        bound.close()
+        why = getattr(error, "strerror", None) or error
+        raise ListenerError(f"cannot listen on {host}:{port}: {why}") from error
+    return bound

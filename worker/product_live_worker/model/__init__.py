@@ -1,0 +1,1 @@
+"""The plain vocabulary that every other part speaks."""

@@ -1,0 +1,255 @@
+"""The whole contract between the worker and a handler: `@handler`, `Context`, `TaskFailed`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from product_live_worker.model.task import OnCrash
+
+PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
+"""Keys that the platform adds to an input; they never make validation fail."""
+
+Isolation = Literal["loop", "thread"]
+
+LONGEST_TIMEOUT = 3650 * 86400.0
+"""Seconds; a later deadline is no date."""
+
+
+class TaskFailed(Exception):
+    """Raised by a handler to refuse its input: the execution is reported FAILED.
+
+    `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
+    reported output beside `message` and `code`.
+    """
+
+    def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.output = dict(output or {})
+
+
+class Log(Protocol):
+    """Structured log lines that carry the execution's id and correlation id."""
+
+    def debug(self, event: str, **fields: Any) -> Any:
+        """Write a line that is only of use to the handler's author."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Write a line of ordinary progress."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Write a line about something odd that did not stop the work."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Write a line about something that went wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may know of the execution it runs, and do beside returning its result."""
+
+    execution_id: str
+    """The platform's id of this execution; a retry by the platform has another."""
+    task: str
+    """The key of the task."""
+    deadline: datetime
+    """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
+    log: Log
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The section `[tasks.<key>.settings]`."""
+
+    def remaining(self) -> float:
+        """Give the seconds left before the deadline, never less than 0."""
+        return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A registered handler: the function, and how it wants to be run. Call it as the function that it is."""
+
+    name: str
+    function: Callable[..., Any]
+    input_type: Any = dict
+    output_type: Any = None
+    isolation: Isolation = "loop"
+    concurrency: int = 1
+    timeout: float = 600.0
+    explicit: bool = False
+    on_crash: OnCrash = "fail"
+    takes_context: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def prepare(self) -> None:
+        """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
+        _ = self._input, self._output
+
+    @cached_property
+    def _input(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.input_type)
+
+    @cached_property
+    def _output(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.output_type)
+
+    def read_input(self, raw: Any) -> Any:
+        """Turn an execution's input into the handler's first argument; raises pydantic.ValidationError."""
+        try:
+            return self._input.validate_python(raw)
+        except ValidationError as error:
+            strange = PLATFORM_KEYS & {p["loc"][-1] for p in error.errors() if p["type"] in _STRANGE_KEY and p["loc"]}
+            if not strange or not isinstance(raw, dict):
+                raise
+        return self._input.validate_python({key: value for key, value in raw.items() if key not in strange})
+
+    def write_output(self, result: Any) -> Any:
+        """Turn a handler's result into JSON values; raises pydantic.ValidationError or ValueError."""
+        if result is None and self.output_type is dict:
+            return {}
+        validated = self._output.validate_python(result)
+        written = self._dump(validated)
+        # pydantic writes NaN as null, silently, where a type does not say float.
+        if any(_is_no_number(value) for value in _leaves(self._output.dump_python(validated, warnings="none"))):
+            raise ValueError("NaN and Infinity are no JSON")
+        return {} if written is None else written
+
+    def _dump(self, result: Any) -> Any:
+        try:
+            return self._output.dump_python(result, mode="json", by_alias=True, warnings="error")
+        except PydanticSerializationError:
+            # A model that was changed after it was made is read again, as its type says.
+            changed = self._output.dump_python(result, mode="json", by_alias=True, warnings="none")
+        return self._output.dump_python(self._output.validate_python(changed), mode="json", by_alias=True)
+
+    def input_schema(self) -> dict[str, Any]:
+        """Give the JSON schema of the input."""
+        return self._input.json_schema()
+
+    def output_schema(self) -> dict[str, Any]:
+        """Give the JSON schema of the output."""
+        return self._output.json_schema(mode="serialization")
+
+
+def handler(
+    name: str,
+    *,
+    concurrency: int = 1,
+    timeout: float = 600.0,
+    explicit: bool = False,
+    on_crash: OnCrash = "fail",
+) -> Callable[[Callable[..., Any]], Handler]:
+    """Make a function the handler of the task with the key `name`.
+
+    The function's first parameter is a pydantic model (or `dict`), its result a model, `dict` or None. An `async def`
+    runs on the event loop, a `def` in a thread. A parameter called `context` receives the Context.
+
+    `concurrency`: executions at once. `timeout`: seconds until FAILED with code `timeout`. `explicit`: never matched to
+    a task by its key alone, it needs a `[tasks.…]` section. `on_crash`: what becomes of an execution that was running
+    when the worker's process died: "fail" reports FAILED with code `worker_restarted`, "rerun" runs it again.
+
+    Raises TypeError for a function or an option that cannot be used.
+    """
+    if not _is(str, name) or not name.strip():
+        raise TypeError(f"@handler needs the task's key as a text, as in @handler('power'); found {name!r}")
+    if not _is(int, concurrency) or concurrency < 1:
+        raise TypeError(f"handler {name!r}: concurrency is a whole number from 1; found {concurrency!r}")
+    if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
+        raise TypeError(
+            f"handler {name!r}: timeout is a number of seconds above 0, at most {LONGEST_TIMEOUT:.0f} (ten years); "
+            f"found {timeout!r}"
+        )
+    if on_crash not in typing.get_args(OnCrash):
+        raise TypeError(f"handler {name!r}: on_crash is 'fail' or 'rerun'; found {on_crash!r}")
+
+    def register(function: Callable[..., Any]) -> Handler:
+        input_type, output_type, takes_context = _signature(name, function)
+        made = Handler(
+            name=name,
+            function=function,
+            input_type=input_type,
+            output_type=output_type,
+            isolation="loop" if inspect.iscoroutinefunction(function) else "thread",
+            concurrency=concurrency,
+            timeout=float(timeout),
+            explicit=explicit,
+            on_crash=on_crash,
+            takes_context=takes_context,
+        )
+        try:
+            made.prepare()
+        except PydanticUserError as error:
+            raise TypeError(f"handler {name!r}: pydantic cannot read its types: {error}") from error
+        return made
+
+    return register
+
+
+def _is(kind: Any, value: object) -> bool:
+    # Who writes a handler may not check types, and True is not the number 1.
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]:
+    if not callable(function):
+        raise TypeError(f"@handler({name!r}) stands above a function; found {function!r}")
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"handler {name!r}: the annotation {error.name!r} cannot be found; define or import it at the top of "
+            f"the module, outside of any function and of `if TYPE_CHECKING:`"
+        ) from error
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
+    if len(parameters) != 1 or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise TypeError(
+            f"handler {name!r}: the function takes its input first and, if it wants, `context`; "
+            f"found {function.__name__}{inspect.signature(function)}"
+        )
+    context = inspect.signature(function).parameters.get("context")
+    if context is not None and context.kind not in (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    ):
+        raise TypeError(f"handler {name!r}: `context` is passed by its name; found {inspect.signature(function)}")
+    return hints.get(parameters[0].name, dict), hints.get("return", Any), context is not None
+
+
+_STRANGE_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+"""What pydantic calls a key that a model, or a dataclass, does not allow."""
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest.extend(value.values())
+        elif isinstance(value, list | tuple | set | frozenset):
+            rest.extend(value)
+        else:
+            yield value

@@ -1,0 +1,1 @@
+"""What the worker tells of itself over HTTP; none of it spends a request."""

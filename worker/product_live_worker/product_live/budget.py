@@ -1,0 +1,249 @@
+"""The request budget: at most so many requests may arrive at Product-Live in any window of 60 seconds.
+
+A request holds a slot of the window from just before it is sent until 60 s after its answer; without an answer, until
+it can no longer arrive, plus 60 s. A slot is so taken no later and freed no earlier than any moment at which the
+server could count the request, and no window of the server's, sliding or fixed, is ever exceeded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, Protocol, Self
+
+import anyio
+
+from product_live_worker.telemetry.events import BudgetWaited, Emit
+
+Scope = Literal["account", "resource"]
+
+STALE_AFTER = 1.0
+"""Seconds after which a slot not yet used is thought to belong to a process that was stopped (SIGSTOP) meanwhile."""
+
+
+class Purpose(IntEnum):
+    """What a request is for, the most urgent first."""
+
+    REPORT = 0
+    RECOVER = 1
+    FILES = 2
+    POLL = 3
+    WATCH = 4
+    DEFINE = 5
+    LOG = 6
+
+
+def reserve(purpose: Purpose, unreported: int, limit: int) -> int:
+    """Give how many slots a request of this purpose must leave free.
+
+    A poll is a purchase of two requests: itself, and the report it may oblige us to.
+    """
+    if purpose < Purpose.POLL:
+        return 0
+    return min(min(unreported, limit // 2) + 1, limit - 1)
+
+
+def wait_for_slot(free_at: Sequence[float], now: float, limit: int, leave: int) -> float:
+    """Give the seconds until a slot can be taken so that `leave` more stay free; 0 when it can be now.
+
+    `free_at` has the moment at which each slot now held becomes free.
+    """
+    held = sorted(moment for moment in free_at if moment > now)
+    too_many = len(held) + 1 + leave - limit
+    return 0.0 if too_many <= 0 else held[min(too_many, len(held)) - 1] - now
+
+
+class Ledger(Protocol):
+    """Where the window is kept. Times are seconds of the ledger's own clock, which never jumps."""
+
+    def now(self) -> float:
+        """Give the ledger's clock."""
+
+    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+        """Take a slot for `hold` seconds and give its number, or (a float) the seconds until one may be free."""
+
+    def answered(self, slot: int, hold: float) -> None:
+        """Free the slot `hold` seconds from now: its request was answered."""
+
+    def give_back(self, slot: int) -> None:
+        """Free the slot at once: its request was never sent."""
+
+
+@dataclass
+class MemoryLedger:
+    """A window that only this object knows."""
+
+    now: Callable[[], float]
+    _free_at: dict[str, dict[int, float]] = field(default_factory=dict)
+    _lane_of: dict[int, dict[int, float]] = field(default_factory=dict)
+    _number: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+        """See Ledger."""
+        now = self.now()
+        lane = self._free_at.setdefault(resource, {})
+        for slot in [slot for slot, moment in lane.items() if moment <= now]:
+            del lane[slot], self._lane_of[slot]
+        wait = wait_for_slot(tuple(lane.values()), now, limit, leave)
+        if wait > 0:
+            return wait
+        slot = next(self._number)
+        lane[slot], self._lane_of[slot] = now + hold, lane
+        return slot
+
+    def answered(self, slot: int, hold: float) -> None:
+        """See Ledger."""
+        if slot in self._lane_of:
+            self._lane_of[slot][slot] = self.now() + hold
+
+    def give_back(self, slot: int) -> None:
+        """See Ledger."""
+        if slot in self._lane_of:
+            del self._lane_of.pop(slot)[slot]
+
+
+class Slot:
+    """The right to send one request."""
+
+    def __init__(self, budget: Budget, resource: str, purpose: Purpose, number: int, taken_at: float) -> None:
+        self._budget = budget
+        self._resource = resource
+        self._purpose = purpose
+        self._number = number
+        self._taken_at = taken_at
+        self._sent = False
+
+    async def use(self) -> None:
+        """Call this right before sending; takes another slot when the process was stopped since this one."""
+        while self._budget.is_stale(self._taken_at):
+            self._budget.give_back(self._number)
+            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
+        self._sent = True
+
+    def unsent(self) -> None:
+        """Call this when the request certainly never left: its slot is free again."""
+        self._sent = False
+
+    def answered(self) -> None:
+        """Call this when the answer has come, and nothing more of the request is under way."""
+        self._budget.answered(self._number)
+
+    def give_back(self) -> None:
+        """Free the slot at once."""
+        self._budget.give_back(self._number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._sent:
+            self.give_back()
+
+
+@dataclass(order=True)
+class _Waiter:
+    purpose: Purpose
+    order: float
+    arrival: int
+    turn: anyio.Event = field(compare=False, default_factory=anyio.Event)
+
+
+class Budget:
+    """Hands out the slots, by purpose; within a purpose by `order` (the oldest first), then by arrival."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        limit: int,
+        window: float,
+        longest_request: float,
+        scope: Scope = "account",
+        unreported: Callable[[], int] = lambda: 0,
+        emit: Emit = lambda _: None,
+    ) -> None:
+        """`limit` 0 means no limit at all; `window` and `longest_request` are seconds."""
+        self.limit = limit
+        self.window = window
+        self._ledger = ledger
+        self._longest_request = longest_request
+        self._scope = scope
+        self._unreported = unreported
+        self._emit = emit
+        self._lanes: dict[str, list[_Waiter]] = {}
+        self._arrival = itertools.count()
+        self._not_before = -math.inf
+
+    async def slot(self, purpose: Purpose, *, resource: str = "", order: float = 0.0) -> Slot:
+        """Wait for a slot; it is given back at the end of its `with` block unless it was used."""
+        number, taken_at = await self.take(resource, purpose, order)
+        return Slot(self, resource, purpose, number, taken_at)
+
+    async def take(self, resource: str, purpose: Purpose, order: float = 0.0) -> tuple[int, float]:
+        """Wait for a slot; gives its number and the moment it was taken."""
+        if not self.limit:
+            return -1, self._ledger.now()
+        lane = self._lanes.setdefault(resource if self._scope == "resource" else "", [])
+        waiter = _Waiter(purpose, order, next(self._arrival))
+        heapq.heappush(lane, waiter)
+        started = self._ledger.now()
+        try:
+            while True:
+                waiter.turn = anyio.Event()
+                if lane[0] is waiter:
+                    wait = await self._try(resource if self._scope == "resource" else "", purpose)
+                    if isinstance(wait, tuple):
+                        return wait
+                    with anyio.move_on_after(wait):
+                        await waiter.turn.wait()
+                else:
+                    lane[0].turn.set()
+                    await waiter.turn.wait()
+        finally:
+            lane.remove(waiter)
+            heapq.heapify(lane)
+            if lane:
+                lane[0].turn.set()
+            self._emit(BudgetWaited(purpose=purpose.name.lower(), seconds=self._ledger.now() - started))
+
+    async def _try(self, resource: str, purpose: Purpose) -> tuple[int, float] | float:
+        now = self._ledger.now()
+        if now < self._not_before:
+            return self._not_before - now
+        hold = self._longest_request + self.window
+        # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
+        with anyio.CancelScope(shield=True):
+            taken = await self._ledger.take(
+                resource, self.limit, reserve(purpose, self._unreported(), self.limit), hold
+            )
+        return (taken, now) if isinstance(taken, int) else taken
+
+    def is_stale(self, taken_at: float) -> bool:
+        """Whether a slot taken then can no longer be trusted to cover a request sent now."""
+        return self._ledger.now() - taken_at > STALE_AFTER
+
+    def answered(self, slot: int) -> None:
+        """Free the slot one window from now."""
+        if slot >= 0:
+            self._ledger.answered(slot, self.window)
+
+    def give_back(self, slot: int) -> None:
+        """Free the slot now, and let the next waiter try."""
+        if slot >= 0:
+            self._ledger.give_back(slot)
+            self.nudge()
+
+    def refused(self, retry_after: float | None) -> None:
+        """Send nothing for so many seconds: the platform said 429, so somebody else uses the account too."""
+        wait = self.window / max(self.limit, 1) if retry_after is None else retry_after
+        self._not_before = max(self._not_before, self._ledger.now() + wait)
+
+    def nudge(self) -> None:
+        """Let the first waiter of each lane look again: what it must leave free has changed."""
+        for lane in self._lanes.values():
+            if lane:
+                lane[0].turn.set()

@@ -1,0 +1,293 @@
+"""One method per verb of Product-Live's API; each answer becomes a value or a PlatformError.
+
+Nothing is retried here: the stage that asked knows what is at stake, and a poll is a GET with an effect.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import anyio
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from product_live_worker.model.errors import (
+    AnswerUnreadable,
+    KeyRefused,
+    PlatformError,
+    PlatformFailing,
+    PlatformUnreachable,
+    RateLimited,
+    RequestRefused,
+    SettingsError,
+)
+from product_live_worker.model.execution import Outcome
+from product_live_worker.product_live.budget import Budget, Purpose, Slot
+from product_live_worker.product_live.wire import PatchedExecution, Task, TaskDraft, TaskExecution, TaskPage
+from product_live_worker.telemetry.events import Emit, RequestAnswered
+
+LARGEST_ANSWER = 20_000_000
+"""Bytes of an answer that are read at most; the platform's engine allows 10 MB of input beside as much output."""
+MARGIN = 2.0
+"""Seconds after its total timeout in which a request given up may still arrive at the platform."""
+KEEP_ALIVE = 3.0
+"""Seconds after which an idle connection is not used again: a server that closes it meanwhile would cost a claim."""
+PAGE = 100
+SMALLEST_PAGE = 10
+TASKS = "/v1/data_factory/tasks"
+EXECUTIONS = "/v1/data_factory/task_executions"
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Client:
+    """Speaks to one account of Product-Live; every request takes a slot of the budget first."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, budget: Budget, *, read_key: Callable[[], str], total_timeout: float, emit: Emit
+    ) -> None:
+        """`read_key` is asked again after a 401, so that a key rotated in its file needs no restart."""
+        self._http = http
+        self._budget = budget
+        self._read_key = read_key
+        self._key = read_key()
+        self._total_timeout = total_timeout
+        self._emit = emit
+
+    async def poll(self, task_id: str, slot: Slot) -> TaskExecution | None:
+        """Claim the next execution of a task, or learn that there is none. Never to be sent twice for one slot."""
+        raw = await self._send("poll", "GET", f"{TASKS}/{_segment(task_id)}/poll", Purpose.POLL, slot=slot, none=(404,))
+        if raw is None or raw.body.strip() in (b"", b"null"):
+            return None
+        return _read(TaskExecution, raw)
+
+    async def read_execution(self, execution_id: str, purpose: Purpose, *, order: float = 0.0) -> TaskExecution:
+        """Read an execution's state at the platform."""
+        path = f"{EXECUTIONS}/{_segment(execution_id)}"
+        return _read(TaskExecution, await self._must("read_execution", "GET", path, purpose, order=order))
+
+    async def update_execution(self, execution_id: str, outcome: Outcome, *, order: float = 0.0) -> str | None:
+        """Report an outcome; gives the status that the platform has for the execution now, if it says one."""
+        body = {"id": execution_id, "status": outcome.status.value, "output": outcome.output}
+        path = f"{EXECUTIONS}/{_segment(execution_id)}"
+        raw = await self._must("update_execution", "PATCH", path, Purpose.REPORT, body=body, order=order)
+        # Any 2xx says the result was taken in; a body that cannot be read does not unsay it.
+        try:
+            return PatchedExecution.model_validate_json(raw.body).status
+        except ValidationError:
+            return None
+
+    async def list_tasks(self) -> list[Task]:
+        """List all custom tasks of the account, page by page."""
+        found: dict[str, Task] = {}
+        for page in range(1000):
+            params = {"size": str(PAGE), "page": str(page)}
+            raw = await self._must("list_tasks", "GET", TASKS, Purpose.DEFINE, params=params)
+            tasks = _read(TaskPage, raw).data
+            before = len(found)
+            found |= {task.id: task for task in tasks}
+            # A platform that gives smaller pages than asked for must not hide the tasks behind the first.
+            if len(tasks) < SMALLEST_PAGE or len(found) == before:
+                break
+        return list(found.values())
+
+    async def read_task(self, task_id: str) -> Task:
+        """Read a task's definition."""
+        return _read(Task, await self._must("read_task", "GET", f"{TASKS}/{_segment(task_id)}", Purpose.DEFINE))
+
+    async def create_task(self, draft: TaskDraft) -> Task:
+        """Create a task's definition."""
+        return _read(Task, await self._must("create_task", "POST", TASKS, Purpose.DEFINE, body=_draft(draft)))
+
+    async def update_task(self, task_id: str, draft: TaskDraft) -> Task:
+        """Replace a task's definition."""
+        body = {"id": task_id, **_draft(draft)}
+        path = f"{TASKS}/{_segment(task_id)}"
+        return _read(Task, await self._must("update_task", "PUT", path, Purpose.DEFINE, body=body))
+
+    async def _must(self, operation: str, method: str, path: str, purpose: Purpose, **more: Any) -> _Raw:
+        raw = await self._send(operation, method, path, purpose, **more)
+        assert raw is not None  # noqa: S101 (only `none` statuses give None, and none were named)
+        return raw
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        purpose: Purpose,
+        *,
+        slot: Slot | None = None,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        order: float = 0.0,
+        none: tuple[int, ...] = (),
+    ) -> _Raw | None:
+        resource = path.split("/")[3]
+        with slot or await self._budget.slot(purpose, resource=resource, order=order) as held:
+            await held.use()
+            request = self._http.build_request(
+                method,
+                path,
+                params=params,
+                headers={"X-Api-Key": self._key, **({"Content-Type": "application/json"} if body is not None else {})},
+                content=None if body is None else json.dumps(body, allow_nan=False),
+            )
+            code, started = "cancelled", time.monotonic()
+            try:
+                raw = await self._exchange(request, held)
+                code = str(raw.status)
+                return None if raw.status in none else self._accept(raw)
+            except PlatformError as error:
+                code = error.code
+                raise
+            finally:
+                self._emit(RequestAnswered(operation=operation, code=code, seconds=time.monotonic() - started))
+
+    async def _exchange(self, request: httpx.Request, slot: Slot) -> _Raw:
+        try:
+            with anyio.fail_after(self._total_timeout):
+                answer = await self._http.send(request, stream=True)
+                try:
+                    body = await _bounded(answer)
+                finally:
+                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 1):
+                        await answer.aclose()
+        except TimeoutError:
+            text = f"no answer within {self._total_timeout:g} s"
+            raise PlatformUnreachable(text, perhaps_done=True) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            slot.unsent()
+            raise PlatformUnreachable(_why(error), perhaps_done=False) from error
+        except httpx.HTTPError as error:
+            raise PlatformUnreachable(_why(error), perhaps_done=True) from error
+        slot.answered()
+        return _Raw(answer.status_code, answer.headers, body)
+
+    def _accept(self, raw: _Raw) -> _Raw:
+        status = raw.status
+        if httpx.codes.is_success(status):
+            return raw
+        said = _excerpt(raw.body, self._key)
+        text = f"{status} {httpx.codes.get_reason_phrase(status)}".strip() + (f": {said}" if said else "")
+        retry_after = _retry_after(raw.headers.get("Retry-After"))
+        if status in (401, 403):
+            self._reread_key()
+            raise KeyRefused(text, status=status)
+        if status == 429:
+            self._budget.refused(retry_after)
+            raise RateLimited(text, status=status, retry_after=retry_after)
+        if status == 408 or status >= 500:
+            raise PlatformFailing(text, status=status, retry_after=retry_after)
+        if httpx.codes.is_redirect(status):
+            text = f"{text}; redirects are not followed, because the API key must not leave the configured host"
+        raise RequestRefused(text, status=status)
+
+    def _reread_key(self) -> None:
+        try:
+            self._key = self._read_key()
+        except SettingsError:
+            # A file that is away for a moment, in the middle of a rotation, is read at the next 401.
+            return
+
+
+@asynccontextmanager
+async def open_http(
+    base_url: str, *, connect_timeout: float, total_timeout: float, ca_file: Path | None, user_agent: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Open the one HTTP client: proxies from the environment, a CA beside the system's, no redirects, no retries."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    async with httpx.AsyncClient(
+        base_url=base_url,
+        verify=context,
+        # A proxy could not reach our own loopback.
+        trust_env=not is_loopback(httpx.URL(base_url).host),
+        timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=64, keepalive_expiry=KEEP_ALIVE),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
+    ) as http:
+        yield http
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+async def _bounded(answer: httpx.Response) -> bytes:
+    read = bytearray()
+    async for chunk in answer.aiter_bytes():
+        read += chunk
+        if len(read) > LARGEST_ANSWER:
+            raise AnswerUnreadable(f"the answer is larger than {LARGEST_ANSWER} bytes")
+    return bytes(read)
+
+
+def _read(model: type[Answer], raw: _Raw) -> Answer:
+    kind = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise AnswerUnreadable(f"{raw.status} with {kind} where JSON is expected: {_excerpt(raw.body)}")
+    try:
+        return model.model_validate_json(raw.body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise AnswerUnreadable(f"{raw.status} with an unexpected body: {where}: {first['msg']}") from None
+
+
+def _draft(draft: TaskDraft) -> dict[str, Any]:
+    return draft.model_dump(by_alias=True, exclude_none=True)
+
+
+def _segment(identifier: str) -> str:
+    # An id of the platform's is hexadecimal; whatever else comes must not change the path.
+    return quote(identifier, safe="")
+
+
+def _excerpt(body: bytes, secret: str = "") -> str:
+    text = " ".join(body[:2000].decode("utf-8", "replace").split())
+    if secret:
+        text = text.replace(secret, "***")
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _why(error: httpx.HTTPError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _retry_after(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value)) if value.strip()[:1].isdigit() else _seconds_until(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seconds_until(date: str) -> float:
+    moment = parsedate_to_datetime(date)
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

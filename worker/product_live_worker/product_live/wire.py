@@ -1,0 +1,76 @@
+"""Product-Live's JSON as typed values (reference: product-live-api, "Objects"). Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+# What the worker can do without never costs it a claim: any other type than text reads as "not said".
+TextOrNothing = Annotated[str | None, BeforeValidator(lambda found: found if isinstance(found, str) else None)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class TaskExecution(_Wire):
+    """A TaskExecutionDto, as far as the worker reads it."""
+
+    id: Id
+    task_id: TextOrNothing = None
+    status: TextOrNothing = None
+    input: Any = None
+    output: Any = None
+
+
+class PatchedExecution(_Wire):
+    """What a PATCH answers, as far as the worker reads it; a platform that answers less is still believed."""
+
+    status: TextOrNothing = None
+
+
+class InputKey(_Wire):
+    """A documented key of a task's input or output."""
+
+    key: str
+    description: str = ""
+
+
+class Task(_Wire):
+    """A TaskDto: the definition of a custom task. Times are seconds; None where the platform says nothing."""
+
+    id: Id
+    key: str
+    description: str = ""
+    retry_count: int | None = None
+    timeout_seconds: float | None = None
+    timeout_policy: str | None = None
+    retry_logic: str | None = None
+    retry_delay_seconds: float | None = None
+    response_timeout_seconds: float | None = None
+    poll_timeout_seconds: float | None = None
+    concurrent_exec_limit: int | None = None
+    backoff_scale_factor: float | None = None
+    input_keys: Annotated[tuple[InputKey, ...], BeforeValidator(lambda found: found or ())] = ()
+    output_keys: Annotated[tuple[InputKey, ...], BeforeValidator(lambda found: found or ())] = ()
+
+
+class TaskDraft(_Wire):
+    """What a task is created from, or replaced by."""
+
+    key: str
+    description: str
+    retry_count: int = 0
+    input_keys: tuple[InputKey, ...] = ()
+    output_keys: tuple[InputKey, ...] = ()
+    timeout_seconds: float | None = None
+    response_timeout_seconds: float | None = None
+
+
+class TaskPage(_Wire):
+    """A page of the account's tasks."""
+
+    data: tuple[Task, ...]

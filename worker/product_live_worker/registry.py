@@ -1,0 +1,106 @@
+"""Handlers from installed plugins, and which of the account's tasks each serves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+from product_live_worker.model.errors import RegistryError
+from product_live_worker.model.handler import Handler
+from product_live_worker.model.task import ServedTask, TaskSettings
+
+GROUP = "product_live_worker.handlers"
+
+
+def load(plugins: Iterable[EntryPoint] | None = None) -> dict[str, Handler]:
+    """Load the handlers of all installed plugins, by name; raises RegistryError naming the plugin at fault.
+
+    `plugins` are entry points of the group `product_live_worker.handlers`, by default all that are installed.
+    """
+    handlers: dict[str, Handler] = {}
+    origins: dict[str, str] = {}
+    for plugin in sorted(entry_points(group=GROUP) if plugins is None else plugins, key=_origin):
+        handler, origin = _load(plugin), _origin(plugin)
+        if handler.name in handlers:
+            raise RegistryError(
+                f"two plugins bring a handler named {handler.name!r}: {origins[handler.name]} and {origin}. "
+                f"Uninstall one, or give its handler another name"
+            )
+        handlers[handler.name], origins[handler.name] = handler, origin
+    return handlers
+
+
+def _load(plugin: EntryPoint) -> Handler:
+    try:
+        found = plugin.load()
+    except (Exception, SystemExit) as error:
+        raise RegistryError(
+            f"the plugin {_origin(plugin)} cannot be loaded: {type(error).__name__}: {error}. Mend or uninstall it"
+        ) from error
+    if not isinstance(found, Handler):
+        what = "a function without @handler" if inspect.isfunction(found) else type(found).__name__
+        raise RegistryError(
+            f"the plugin {_origin(plugin)} is no handler but {what}; put @handler(…) above the function"
+        )
+    return found
+
+
+def _origin(plugin: EntryPoint) -> str:
+    distribution = f"{plugin.dist.name} {plugin.dist.version}, " if plugin.dist else ""
+    return f"{distribution}{plugin.value}"
+
+
+def assign(
+    tasks: Mapping[str, str], handlers: Mapping[str, Handler], sections: Mapping[str, TaskSettings]
+) -> tuple[dict[str, ServedTask], tuple[str, ...]]:
+    """Match the account's tasks (key → id) to handlers; gives those served, by key, and a line for each problem.
+
+    Each section names a task by key or id. Without any section, a task is matched to the handler of the same name,
+    but never to one declared `explicit=True`.
+    """
+    if not sections:
+        matched = {key: h for key, h in handlers.items() if key in tasks and not h.explicit}
+        served = {key: _serve(key, tasks[key], handler, TaskSettings()) for key, handler in matched.items()}
+        return served, () if served else (_nothing(tasks, handlers),)
+    served = {}
+    problems = []
+    keys = {identifier: key for key, identifier in tasks.items()}
+    for name, section in sections.items():
+        key = name if name in tasks else keys.get(name)
+        handler = handlers.get(section.handler or key or name)
+        if key is None:
+            problems.append(f"the account has no task {name!r}; it has {_names(tasks)}")
+        elif handler is None:
+            problems.append(
+                f"no handler named {section.handler or key!r} is installed for the task {key!r}; "
+                f"installed are {_names(handlers)}"
+            )
+        elif key in served:
+            problems.append(f"the task {key!r} has two sections, one by its key and one by its id {tasks[key]!r}")
+        else:
+            served[key] = _serve(key, tasks[key], handler, section)
+    return served, tuple(problems)
+
+
+def _serve(key: str, identifier: str, handler: Handler, section: TaskSettings) -> ServedTask:
+    return ServedTask(
+        id=identifier,
+        key=key,
+        handler=handler,
+        concurrency=section.concurrency or handler.concurrency,
+        timeout=section.timeout or handler.timeout,
+        on_crash=section.on_crash or handler.on_crash,
+        settings=section.settings,
+    )
+
+
+def _nothing(tasks: Mapping[str, str], handlers: Mapping[str, Handler]) -> str:
+    matching = [name for name, handler in handlers.items() if not handler.explicit]
+    return f"no task of the account has a handler of its name: tasks are {_names(tasks)}, handlers {_names(matching)}"
+
+
+def _names(names: Iterable[str]) -> str:
+    known = sorted(names)
+    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+    return (", ".join(repr(name) for name in known[:20]) + more) or "none"

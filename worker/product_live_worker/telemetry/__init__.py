@@ -1,0 +1,1 @@
+"""One event, many readers: stages say a fact once; logs, metrics and pages read it."""

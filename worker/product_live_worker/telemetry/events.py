@@ -1,0 +1,201 @@
+"""Everything the worker has to tell, as frozen records. Durations are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from product_live_worker.model.execution import Execution
+
+PollOutcome = Literal["hit", "empty", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A fact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted(Event):
+    """The worker is open: its listeners are bound, its journal is read."""
+
+    version: str
+    platform: str
+    address: str
+    journal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksServed(Event):
+    """The tasks that the worker serves from now on, each with its handler's name."""
+
+    platform: str
+    tasks: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainStarted(Event):
+    """Nothing more is claimed; what runs has `seconds` to end."""
+
+    reason: str
+    seconds: float
+    running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopped(Event):
+    """The end, with what is left in the journal for the next start."""
+
+    unreported: int
+    left_running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageDied(Event):
+    """A stage ended by an error that it should have handled: a defect of the worker; the process ends."""
+
+    stage: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswered(Event):
+    """A request to the platform is over; `code` is the status, or the kind of its failure."""
+
+    operation: str
+    code: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetWaited(Event):
+    """A request had to wait so long for its slot of the budget."""
+
+    purpose: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPolled(Event):
+    """A poll of a task is over."""
+
+    task: str
+    outcome: PollOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimAmbiguous(Event):
+    """A poll may have claimed an execution that the worker never learnt of; only a response timeout brings it back."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageStarted(Event):
+    """Something the worker needs stopped working."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageEnded(Event):
+    """It works again, after so many seconds and failed attempts."""
+
+    what: str
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionEvent(Event):
+    """A fact about one execution."""
+
+    task: str
+    execution: str
+    correlation: str | None
+
+
+class About(TypedDict):
+    """What every fact about an execution says of it."""
+
+    task: str
+    execution: str
+    correlation: str | None
+
+
+def about(execution: Execution) -> About:
+    """Say which execution a fact is about."""
+    return {"task": execution.task, "execution": execution.id, "correlation": execution.correlation_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionClaimed(ExecutionEvent):
+    """An execution is ours and in the journal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRepeated(ExecutionEvent):
+    """The platform offered an execution that the journal knows already."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFailed(ExecutionEvent):
+    """A handler raised something else than TaskFailed."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettled(ExecutionEvent):
+    """A handler's outcome is in the journal; `handler_seconds` is how long it ran."""
+
+    status: str
+    code: str
+    handler_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPostponed(ExecutionEvent):
+    """A report got no final answer; it is sent again in so many seconds."""
+
+    reason: str
+    attempts: int
+    again_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConflicted(ExecutionEvent):
+    """The platform has another final status than the one reported: the job was cancelled or timed out."""
+
+    sent: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionReported(ExecutionEvent):
+    """The platform has the outcome. The one canonical line of an execution."""
+
+    status: str
+    code: str
+    message: str
+    waited_seconds: float
+    ran_seconds: float
+    claim_to_report_seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportUndeliverable(ExecutionEvent):
+    """The platform refuses the outcome for good; it stays in the journal."""
+
+    reason: str
+
+
+Emit = Callable[[Event], None]
+"""How a stage says an event."""

@@ -1,0 +1,113 @@
+"""Events as Prometheus series. Every label is from a bounded set: tasks served, operations, statuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import singledispatchmethod
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from product_live_worker.telemetry import events
+from product_live_worker.telemetry.events import Event
+
+PREFIX = "product_live_worker_"
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+"""Seconds, from 10 ms to 1 h: a handler may wait for a remote job."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Reading = Callable[[], float | Mapping[str, float]]
+"""A gauge's value when it is asked for; a mapping gives one by task."""
+
+
+class Metrics:
+    """One registry for each daemon; `read` is an event's reader, `text` what a scrape gets."""
+
+    def __init__(self, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._polls = self._counter("polls_total", "Polls by outcome: hit, empty, failed.", "task", "outcome")
+        self._executions = self._counter("executions_total", "Executions reported, by status.", "task", "status")
+        self._handler_seconds = self._histogram("handler_seconds", "How long handlers ran.", "task")
+        self._claim_to_report = self._histogram("claim_to_report_seconds", "From a claim to its report.", "task")
+        self._requests = self._counter("api_requests_total", "Requests to the platform.", "operation", "code")
+        self._request_seconds = self._histogram("api_request_seconds", "How long requests took.", "operation")
+        self._budget_wait = self._histogram("budget_wait_seconds", "How long requests waited for a slot.", "purpose")
+        self._ambiguous = self._counter("claims_ambiguous_total", "Polls that may have claimed what never arrived.")
+        self._conflicts = self._counter("report_conflicts_total", "Reports to which the platform had another status.")
+        self._last_poll = self._gauge("last_successful_poll_timestamp_seconds", "When a poll last got an answer.")
+        self._gauge("info", "The worker's version.", "version").labels(version).set(1)
+
+    def read(self, event: Event) -> None:
+        """Count the event."""
+        self._count(event)
+
+    def watch(self, readings: Mapping[str, tuple[str, Reading]]) -> None:
+        """Add gauges that are read at each scrape: name → (help, reading)."""
+        self._registry.register(_Readings(readings))
+
+    def text(self) -> bytes:
+        """Give everything in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    @singledispatchmethod
+    def _count(self, event: Event) -> None:
+        """Most events are not counted."""
+
+    @_count.register
+    def _(self, event: events.TaskPolled) -> None:
+        self._polls.labels(event.task, event.outcome).inc()
+        if event.outcome != "failed":
+            self._last_poll.set(time.time())
+
+    @_count.register
+    def _(self, event: events.ExecutionSettled) -> None:
+        self._handler_seconds.labels(event.task).observe(event.handler_seconds)
+
+    @_count.register
+    def _(self, event: events.ExecutionReported) -> None:
+        self._executions.labels(event.task, event.status).inc()
+        self._claim_to_report.labels(event.task).observe(event.claim_to_report_seconds)
+
+    @_count.register
+    def _(self, event: events.RequestAnswered) -> None:
+        self._requests.labels(event.operation, event.code).inc()
+        self._request_seconds.labels(event.operation).observe(event.seconds)
+
+    @_count.register
+    def _(self, event: events.BudgetWaited) -> None:
+        self._budget_wait.labels(event.purpose).observe(event.seconds)
+
+    @_count.register
+    def _(self, event: events.ClaimAmbiguous) -> None:
+        self._ambiguous.inc()
+
+    @_count.register
+    def _(self, event: events.ReportConflicted) -> None:
+        self._conflicts.inc()
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, meaning, labels, registry=self._registry)
+
+    def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
+        return Histogram(PREFIX + name, meaning, labels, registry=self._registry, buckets=BUCKETS)
+
+
+class _Readings(Collector):
+    def __init__(self, readings: Mapping[str, tuple[str, Reading]]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (meaning, read) in self._readings.items():
+            value = read()
+            if isinstance(value, Mapping):
+                family = GaugeMetricFamily(PREFIX + name, meaning, labels=["task"])
+                for task, number in value.items():
+                    family.add_metric([task], number)
+                yield family
+            else:
+                yield GaugeMetricFamily(PREFIX + name, meaning, value=value)
