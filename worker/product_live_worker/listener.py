@@ -37,11 +37,17 @@ async def listen(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     server = _Server(config)
     async with anyio.create_task_group() as serving:
-        serving.start_soon(server.serve, [bound])
+        serving.start_soon(_serve, server, bound)
         try:
             yield bound.getsockname()[1]
         finally:
             server.should_exit = True
+
+
+async def _serve(server: _Server, bound: socket.socket) -> None:
+    # Shielded: a cancelled uvicorn would leave its sockets open. It ends by `should_exit`, in little more than a second.
+    with anyio.CancelScope(shield=True), bound:
+        await server.serve([bound])
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -13,7 +13,6 @@ import typer
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
 from product_live_worker.executors.alone import run_alone
-from product_live_worker.model.errors import RegistryError
 from product_live_worker.model.execution import Status
 from product_live_worker.telemetry import log
 
@@ -27,10 +26,10 @@ def invoke(
     raw = _read(source)
     with errors_told():
         installed = registry.load()
-        if handler not in installed:
-            names = ", ".join(sorted(installed)) or "none"
-            raise RegistryError(f"no handler named {handler!r} is installed; installed are {names}")
-        outcome = anyio.run(run_alone, installed[handler], raw)
+    if handler not in installed:
+        names = ", ".join(sorted(installed)) or "none"
+        raise typer.BadParameter(f"{handler} is not installed; installed are: {names}", param_hint="HANDLER")
+    outcome = anyio.run(run_alone, installed[handler], raw)
     typer.echo(json.dumps({"status": outcome.status.value, "output": outcome.output}, indent=2))
     raise typer.Exit(0 if outcome.status is Status.COMPLETED else 1)
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from product_live_worker import registry
 from product_live_worker import sandbox as platform
 from product_live_worker.cli.sandbox import new_world
-from product_live_worker.cli.told import errors_told
+from product_live_worker.cli.told import errors_told, is_told
 from product_live_worker.daemon import LAST_REPORTS, Stop, open_daemon
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.handler import Handler
@@ -53,6 +53,11 @@ def run(
             )
         except KeyboardInterrupt:
             good = True
+        except Exception as error:
+            if is_told(error):
+                raise
+            log.log_for().error("the worker crashed; this is a defect of it", exc_info=error)
+            good = False
     sys.stdout.flush()
     # Threads that handlers have left behind would hold the process; everything of theirs is in the journal.
     os._exit(0 if good else 1)

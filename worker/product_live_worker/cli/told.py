@@ -22,12 +22,16 @@ def errors_told() -> Iterator[None]:
         tell(error)
         raise typer.Exit(exit_code(error)) from None
     except BaseExceptionGroup as group:
-        known, unknown = group.split(WorkerError)
-        if unknown is not None or known is None:
+        if not is_told(group):
             raise
-        for leaf in _leaves(known):
+        for leaf in _leaves(group):
             tell(leaf)
-        raise typer.Exit(max(exit_code(leaf) for leaf in _leaves(known))) from None
+        raise typer.Exit(max(exit_code(leaf) for leaf in _leaves(group))) from None
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether an error is one whose text is all that a person needs."""
+    return all(isinstance(leaf, WorkerError) for leaf in _leaves(error))
 
 
 def tell(error: BaseException) -> None:
@@ -41,9 +45,7 @@ def exit_code(error: BaseException) -> int:
     return EX_CONFIG if isinstance(error, SettingsError | RegistryError | JournalUnusable) else 1
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

@@ -45,6 +45,9 @@ class InThread:
                 call.runs = True
             try:
                 return handler(argument, context=context) if handler.takes_context else handler(argument)
+            except GeneratorExit as error:
+                # Thrown into a coroutine it would close all that wait, up to the daemon.
+                raise RuntimeError("the handler raised GeneratorExit") from error
             finally:
                 self._ended(call)
 

@@ -48,7 +48,8 @@ async def perform(  # noqa: PLR0911 (each return is one way to end)
     except ValidationError as error:
         return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
     except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
-        return _broken(error, failed)
+        failed(error)
+        return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
     try:
         with anyio.move_on_after(timeout) as deadline:
             result = await executors[handler.isolation].run(handler, argument, context)
@@ -62,7 +63,8 @@ async def perform(  # noqa: PLR0911 (each return is one way to end)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
-        return _broken(error, failed)
+        failed(error)
+        return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
     if deadline.cancelled_caught:
         return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
     return _completed(handler, result, max_output)
@@ -74,11 +76,6 @@ def explain(error: ValidationError) -> str:
     lines = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {_said(p)}{_found(p)}" for p in problems[:10]]
     more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
     return _shorten("; ".join(lines) + more)
-
-
-def _broken(error: BaseException, failed: Callable[[BaseException], None]) -> Outcome:
-    failed(error)
-    return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
 
 
 def _completed(handler: Handler, result: Any, max_output: int) -> Outcome:

@@ -10,28 +10,30 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.exc import DatabaseError
 
-from product_live_worker.journal.tables import REVISION, executions
+from product_live_worker.journal.tables import REVISION, executions, metadata, version
 from product_live_worker.model.errors import JournalUnusable, JournalUnwritable
 
 BUSY_TIMEOUT = 5.0
 """Seconds that a commit waits for another process's commit."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
     """Open, and where needed create or migrate, the database; raises JournalUnusable or JournalUnwritable."""
     path = Path(make_url(url).database or "")
     _private_file(path)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": busy_timeout, "check_same_thread": False})
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     try:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             revision = _revision(connection, path)
+            if revision is None:
+                _create(connection)
         _write_ahead(engine)
-        if revision != REVISION:
+        if revision not in (None, REVISION):
             _migrate(engine, path, revision)
     except DatabaseError as error:
         engine.dispose()
@@ -86,7 +88,7 @@ def _revision(connection: Connection, path: Path) -> str | None:
             f"{path} is a database of something else (it has the tables {', '.join(sorted(tables)[:5])}); it was left "
             f"as it is. Set state.url to another file"
         )
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    revision: str | None = connection.execute(select(version.c.version_num)).scalar()
     if revision is not None and revision > REVISION:
         raise JournalUnusable(
             f"{path} was written by a newer worker (schema {revision}; this one knows {REVISION}); it was left as it "
@@ -95,13 +97,18 @@ def _revision(connection: Connection, path: Path) -> str | None:
     return revision
 
 
+def _create(connection: Connection) -> None:
+    # Not by the migrations: an empty journal is not behind, and a first start needs no Alembic.
+    metadata.create_all(connection)
+    connection.execute(insert(version).values(version_num=REVISION))
+
+
 def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
     # Imported here: Alembic is 10 MB of memory that a worker with a current journal never needs.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    if revision is not None:
-        _back_up(engine, path.with_name(f"{path.name}.{revision}.backup"))
+    _back_up(engine, path.with_name(f"{path.name}.{revision}.backup"))
     config = Config()
     config.set_main_option("script_location", str(resources.files("product_live_worker.journal") / "migrations"))
     with engine.begin() as connection:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, Index, Integer, MetaData, Table, Text
+from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
 
 REVISION = "0001"
 """The schema that this code reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()
+
+version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
+"""Alembic's own table, which says which schema the database has."""
 
 executions = Table(
     "executions",

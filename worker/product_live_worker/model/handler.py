@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -31,6 +32,11 @@ class TaskFailed(Exception):
     `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
     reported output beside `message` and `code`.
     """
+
+    # A subclass whose __init__ forgets this one's is a refusal all the same.
+    message = ""
+    code = "task_failed"
+    output: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -227,9 +227,10 @@ class Budget:
         return self._ledger.now() - taken_at > STALE_AFTER
 
     def answered(self, slot: int) -> None:
-        """Free the slot one window from now."""
+        """Free the slot one window from now: sooner than it was first taken for, so the next waiter looks again."""
         if slot >= 0:
             self._ledger.answered(slot, self.window)
+            self.nudge()
 
     def give_back(self, slot: int) -> None:
         """Free the slot now, and let the next waiter try."""

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -43,6 +43,17 @@ MARGIN = 2.0
 """Seconds after its total timeout in which a request given up may still arrive at the platform."""
 KEEP_ALIVE = 3.0
 """Seconds after which an idle connection is not used again: a server that closes it meanwhile would cost a claim."""
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""Failures after which the request has certainly not left this machine, or not passed the proxy."""
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds that a Retry-After is obeyed at most: one absurd date must not silence the worker until it is restarted."""
 PAGE = 100
 SMALLEST_PAGE = 10
 TASKS = "/v1/data_factory/tasks"
@@ -56,6 +67,12 @@ class _Raw:
     status: int
     headers: httpx.Headers
     body: bytes
+    secret: str = field(repr=False)
+
+    def excerpt(self) -> str:
+        """Give the beginning of the body as text, without the key that the request was sent with."""
+        text = " ".join(self.body.replace(self.secret.encode(), b"***")[:2000].decode("utf-8", "replace").split())
+        return text if len(text) <= 200 else text[:200] + "…"
 
 
 class Client:
@@ -174,19 +191,22 @@ class Client:
         except TimeoutError:
             text = f"no answer within {self._total_timeout:g} s"
             raise PlatformUnreachable(text, perhaps_done=True) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+        except NEVER_SENT as error:
             slot.unsent()
             raise PlatformUnreachable(_why(error), perhaps_done=False) from error
-        except httpx.HTTPError as error:
+        except httpx.DecodingError as error:
+            raise AnswerUnreadable(f"an answer in a broken encoding: {_why(error)}") from error
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            # httpx lets an error of TLS pass as it is once the connection stands.
             raise PlatformUnreachable(_why(error), perhaps_done=True) from error
         slot.answered()
-        return _Raw(answer.status_code, answer.headers, body)
+        return _Raw(answer.status_code, answer.headers, body, request.headers["X-Api-Key"])
 
     def _accept(self, raw: _Raw) -> _Raw:
         status = raw.status
         if httpx.codes.is_success(status):
             return raw
-        said = _excerpt(raw.body, self._key)
+        said = raw.excerpt()
         text = f"{status} {httpx.codes.get_reason_phrase(status)}".strip() + (f": {said}" if said else "")
         retry_after = _retry_after(raw.headers.get("Retry-After"))
         if status in (401, 403):
@@ -250,7 +270,7 @@ async def _bounded(answer: httpx.Response) -> bytes:
 def _read(model: type[Answer], raw: _Raw) -> Answer:
     kind = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):
-        raise AnswerUnreadable(f"{raw.status} with {kind} where JSON is expected: {_excerpt(raw.body)}")
+        raise AnswerUnreadable(f"{raw.status} with {kind} where JSON is expected: {raw.excerpt()}")
     try:
         return model.model_validate_json(raw.body)
     except ValidationError as error:
@@ -264,18 +284,11 @@ def _draft(draft: TaskDraft) -> dict[str, Any]:
 
 
 def _segment(identifier: str) -> str:
-    # An id of the platform's is hexadecimal; whatever else comes must not change the path.
-    return quote(identifier, safe="")
+    # An id of the platform's is hexadecimal; whatever else comes, ".." too, must not change the path.
+    return quote(identifier, safe="").replace(".", "%2E")
 
 
-def _excerpt(body: bytes, secret: str = "") -> str:
-    text = " ".join(body[:2000].decode("utf-8", "replace").split())
-    if secret:
-        text = text.replace(secret, "***")
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -283,11 +296,12 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value)) if value.strip()[:1].isdigit() else _seconds_until(value)
+        seconds = float(value) if value.strip().isdecimal() else _seconds_until(value)
     except (ValueError, OverflowError):
         return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
 
 
 def _seconds_until(date: str) -> float:
     moment = parsedate_to_datetime(date)
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

@@ -10,6 +10,8 @@ from pydantic.alias_generators import to_camel
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 # What the worker can do without never costs it a claim: any other type than text reads as "not said".
 TextOrNothing = Annotated[str | None, BeforeValidator(lambda found: found if isinstance(found, str) else None)]
+# A description that is null must not hide all the tasks of the account.
+Description = Annotated[str, BeforeValidator(lambda found: found or "")]
 
 
 class _Wire(BaseModel):
@@ -36,7 +38,7 @@ class InputKey(_Wire):
     """A documented key of a task's input or output."""
 
     key: str
-    description: str = ""
+    description: Description = ""
 
 
 class Task(_Wire):
@@ -44,7 +46,7 @@ class Task(_Wire):
 
     id: Id
     key: str
-    description: str = ""
+    description: Description = ""
     retry_count: int | None = None
     timeout_seconds: float | None = None
     timeout_policy: str | None = None

@@ -84,10 +84,9 @@ class World:
         return task
 
     def delete_task(self, task_id: str) -> Task:
-        """Take a task away, and what was queued for it out of reach."""
+        """Take a task away; what was queued for it is out of reach."""
         task = self.task(task_id)
         del self.tasks[task_id]
-        self._queues.pop(task_id, None)
         return task
 
     def task(self, task_id: str) -> Task:
@@ -170,7 +169,7 @@ class World:
         execution.output = output
         if status != "IN_PROGRESS":
             self._finish(execution, status, now)
-        elif execution.status == "IN_PROGRESS":
+        else:
             # As Conductor does: "still working" gives the execution to whoever polls next.
             self._move(execution, "SCHEDULED", now)
             self._queues[execution.task_id].append(execution)

@@ -99,14 +99,14 @@ def _readable(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Redactor:
-    """The last step of every line: hides the secrets, also as JSON writes them."""
+    """The last step of every line: hides the secrets, also as JSON or Python writes them."""
 
     def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
         self._secrets = secrets
 
     def __call__(self, _logger: Any, _method: str, line: Any) -> Any:
         for secret in sorted(filter(None, self._secrets()), key=len, reverse=True):
-            for written in {secret, json.dumps(secret)[1:-1]}:
+            for written in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}:
                 line = line.replace(written, "***")
         # Half a character, as in the name of a file that is no UTF-8, could not be written.
         return line.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,211 @@
+"""One suite for both ledgers: where the window is kept makes no difference to what it allows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from product_live_worker.journal.database import open_database
+from product_live_worker.journal.ledger import JournalLedger
+from product_live_worker.journal.writer import Writer
+from product_live_worker.product_live.budget import Ledger, MemoryLedger
+
+pytestmark = pytest.mark.anyio
+
+HOLD = 82.0
+WINDOW = 60.0
+
+
+class Clock:
+    """Reads what it was set to."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        """Read the clock."""
+        return self.time
+
+
+Open = Callable[[Callable[[], float]], Ledger]
+
+
+@pytest.fixture(scope="module")
+def open_in_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """Give what opens an empty ledger in a journal's database; each is of a platform of its own."""
+    path: Path = tmp_path_factory.mktemp("ledger") / "worker.db"
+    engine = open_database(f"sqlite:///{path}")
+    numbers = itertools.count()
+    yield lambda now: JournalLedger(Writer(engine), f"https://{next(numbers)}.example.com", now=now, boot="boot")
+    engine.dispose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that stands still until it is set."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "journal"])
+def ledger(request: pytest.FixtureRequest, clock: Clock, open_in_journal: Open) -> Ledger:
+    """Give each kind of ledger, empty."""
+    return MemoryLedger(now=clock) if request.param == "memory" else open_in_journal(clock)
+
+
+async def slot(ledger: Ledger, limit: int, leave: int = 0, resource: str = "") -> int:
+    """Take a slot that is free."""
+    taken = await ledger.take(resource, limit, leave, HOLD)
+    assert isinstance(taken, int)
+    return taken
+
+
+async def wait(ledger: Ledger, limit: int, leave: int = 0, resource: str = "") -> float:
+    """Ask for a slot in vain."""
+    seconds = await ledger.take(resource, limit, leave, HOLD)
+    assert isinstance(seconds, float)
+    return seconds
+
+
+async def test_the_ledgers_clock_is_the_one_it_was_given(ledger: Ledger, clock: Clock) -> None:
+    """Time is an argument."""
+    assert ledger.now() == clock.time
+
+
+async def test_no_more_slots_are_given_than_the_limit(ledger: Ledger) -> None:
+    """A full window gives no slot, but says how long it stays full."""
+    numbers = {await slot(ledger, 3) for _ in range(3)}
+    assert len(numbers) == 3
+    assert await wait(ledger, 3) == HOLD
+    assert await wait(ledger, 3) == HOLD
+
+
+async def test_a_slot_is_held_until_its_time_is_over_and_no_longer(ledger: Ledger, clock: Clock) -> None:
+    """A slot whose request was never answered is free once the request can no longer be counted."""
+    await slot(ledger, 1)
+    clock.time += HOLD - 0.5
+    assert await wait(ledger, 1) == 0.5
+    clock.time += 0.5
+    await slot(ledger, 1)
+
+
+async def test_an_answered_slot_is_free_one_window_after_the_answer(ledger: Ledger, clock: Clock) -> None:
+    """The server counted the request at its answer at the latest."""
+    first = await slot(ledger, 1)
+    clock.time += 2
+    ledger.answered(first, WINDOW)
+    assert await wait(ledger, 1) == WINDOW
+    clock.time += WINDOW
+    await slot(ledger, 1)
+
+
+async def test_a_late_answer_holds_its_slot_longer(ledger: Ledger, clock: Clock) -> None:
+    """An answer just before the slot's end begins a whole window all the same."""
+    first = await slot(ledger, 1)
+    clock.time += HOLD - 1
+    ledger.answered(first, WINDOW)
+    assert await wait(ledger, 1) == WINDOW
+
+
+async def test_a_slot_that_is_given_back_is_free_at_once(ledger: Ledger) -> None:
+    """A request that was never sent was never counted."""
+    first = await slot(ledger, 1)
+    ledger.give_back(first)
+    assert await slot(ledger, 1) != first
+
+
+async def test_a_slot_is_not_given_back_twice(ledger: Ledger) -> None:
+    """Giving back what is free frees nothing of anybody else's."""
+    first = await slot(ledger, 2)
+    ledger.give_back(first)
+    ledger.give_back(first)
+    ledger.answered(first, WINDOW)
+    await slot(ledger, 2)
+    await slot(ledger, 2)
+    assert await wait(ledger, 2) == HOLD
+
+
+async def test_a_late_answer_of_an_expired_slot_changes_nobody_elses(ledger: Ledger, clock: Clock) -> None:
+    """A number is never used again, so a request answered after all cannot free another's slot."""
+    first = await slot(ledger, 1)
+    clock.time += HOLD
+    second = await slot(ledger, 1)
+    assert second != first
+    ledger.answered(first, 0.0)
+    ledger.give_back(first)
+    assert await wait(ledger, 1) == HOLD
+
+
+async def test_lower_purposes_leave_slots_free_for_higher_ones(ledger: Ledger, clock: Clock) -> None:
+    """Who must leave two free waits until two more than its own would be; who must leave none does not."""
+    for _ in range(3):
+        await slot(ledger, 5, leave=2)
+        clock.time += 1
+    assert await wait(ledger, 5, leave=2) == HOLD - 3
+    await slot(ledger, 5, leave=1)
+    await slot(ledger, 5)
+    assert await wait(ledger, 5, leave=2) == HOLD - 1
+    assert await wait(ledger, 5, leave=4) == HOLD
+
+
+async def test_each_resource_has_a_window_of_its_own(ledger: Ledger) -> None:
+    """Where the limit stands per API page, a full page does not fill another."""
+    await slot(ledger, 1, resource="tasks")
+    assert await wait(ledger, 1, resource="tasks") == HOLD
+    await slot(ledger, 1, resource="files")
+
+
+async def test_a_limit_that_shrank_waits_until_enough_slots_are_free(ledger: Ledger, clock: Clock) -> None:
+    """With more slots held than the limit now allows, as many must go as are too many."""
+    for _ in range(4):
+        await slot(ledger, 4)
+        clock.time += 1
+    assert await wait(ledger, 2) == HOLD - 2
+
+
+Step = tuple[Literal["take", "answered", "give_back", "pass"], int, int]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "take", "answered", "give_back", "pass"]), st.integers(0, 5), st.integers(0, 20)),
+    max_size=40,
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, limit=st.integers(1, 6))
+async def test_whatever_happens_no_more_than_the_limit_is_held_and_every_wait_is_true(
+    request: pytest.FixtureRequest, open_in_journal: Open, steps: list[Step], limit: int
+) -> None:
+    """Both ledgers, through any history, agree with the definition of the window and so with each other."""
+    clock = Clock()
+    ledgers: list[Ledger] = [MemoryLedger(now=clock), open_in_journal(clock)]
+    free_at: list[float] = []
+    taken: list[list[int]] = []
+    for step, which, seconds in steps:
+        index = which % len(taken) if taken else None
+        if step == "pass":
+            clock.time += seconds
+        elif step == "take":
+            leave = which % limit
+            held = sorted(moment for moment in free_at if moment > clock.time)
+            answers = [await ledger.take("", limit, leave, HOLD) for ledger in ledgers]
+            if len(held) + 1 + leave <= limit:
+                assert all(isinstance(answer, int) for answer in answers)
+                free_at.append(clock.time + HOLD)
+                taken.append([int(answer) for answer in answers])
+            else:
+                too_many = len(held) + 1 + leave - limit
+                assert answers == [held[too_many - 1] - clock.time] * 2
+                assert all(isinstance(answer, float) for answer in answers)
+        elif index is not None and free_at[index] > clock.time:
+            for ledger, number in zip(ledgers, taken[index], strict=True):
+                if step == "answered":
+                    ledger.answered(number, WINDOW)
+                else:
+                    ledger.give_back(number)
+            free_at[index] = clock.time + WINDOW if step == "answered" else clock.time
+    assert len({tuple(numbers) for numbers in taken}) == len(taken)

@@ -1,0 +1,111 @@
+"""The other commands: what they print, how they end, what they say to nonsense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from product_live_worker import __version__, sandbox
+from support.processes import command
+from support.workers import new_world
+
+EX_CONFIG = 78
+KEY = {"PLW_API__KEY": "sandbox-key"}
+
+
+def test_version(tmp_path: Path) -> None:
+    """`version` prints the version and nothing else."""
+    assert command("version", cwd=tmp_path).stdout == f"{__version__}\n"
+
+
+def test_handlers_lists_what_is_installed(tmp_path: Path) -> None:
+    """`handlers` names the bundled handler; with --json it gives its schemas."""
+    assert "power" in command("handlers", cwd=tmp_path).stdout
+    (document,) = [h for h in json.loads(command("handlers", "--json", cwd=tmp_path).stdout) if h["name"] == "power"]
+    assert document["input"]["properties"]["power"]["type"] == "integer"
+
+
+def test_invoke_runs_a_handler_by_its_real_road(tmp_path: Path) -> None:
+    """`invoke` reads JSON from standard input or a file, prints the outcome as JSON, and exits 0 for COMPLETED."""
+    done = command("invoke", "power", "--input", "-", cwd=tmp_path, stdin='{"power": 10}')
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"status": "COMPLETED", "output": {"result": 1024}})
+    (tmp_path / "input.json").write_text('{"power": "ten"}')
+    failed = command("invoke", "power", "--input", "input.json", cwd=tmp_path)
+    assert (failed.returncode, json.loads(failed.stdout)["output"]["code"]) == (1, "invalid_input")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "said"),
+    [
+        (("invoke", "nobody", "--input", "-"), "{}", 2, "power"),
+        (("invoke", "power", "--input", "nowhere.json"), "", 2, "nowhere.json"),
+        (("invoke", "power", "--input", "-"), "{", 2, "no JSON"),
+        (("invoke", "power"), "", 2, "--input"),
+        (("dance",), "", 2, "dance"),
+        (("run",), "", EX_CONFIG, "PLW_API__KEY"),
+        (("check",), "", EX_CONFIG, "PLW_API__KEY"),
+        (("run", "--config", "nowhere.toml"), "", EX_CONFIG, "nowhere.toml"),
+    ],
+)
+def test_a_mistake_is_told_in_words_with_its_exit_code(
+    tmp_path: Path, arguments: tuple[str, ...], stdin: str, code: int, said: str
+) -> None:
+    """Usage errors end with 2, unusable settings with 78; the message names what was wrong, and is no traceback."""
+    ended = command(*arguments, cwd=tmp_path, stdin=stdin)
+    told = ended.stdout + ended.stderr
+    assert (ended.returncode, said in told, "Traceback" in told) == (code, True, False), told
+
+
+def test_each_problem_of_the_settings_has_its_line(tmp_path: Path) -> None:
+    """Two mistakes are two lines, each with the setting, what was found and what is allowed."""
+    (tmp_path / "worker.toml").write_text('[budget]\nrequests_per_minute = 3\n[http]\nport = "web"\n')
+    ended = command("run", "--config", "worker.toml", cwd=tmp_path, **KEY)
+    assert ended.returncode == EX_CONFIG
+    first, second = sorted(ended.stderr.splitlines())
+    assert "budget.requests_per_minute" in first
+    assert "3" in first
+    assert "http.port" in second
+    assert "web" in second
+
+
+def test_a_section_for_a_handler_that_is_not_installed_is_a_mistake(tmp_path: Path) -> None:
+    """Naming a handler that nobody brings ends with 78 and the names that there are."""
+    (tmp_path / "worker.toml").write_text('[tasks.power]\nhandler = "prower"\n')
+    ended = command("run", "--config", "worker.toml", cwd=tmp_path, **KEY)
+    assert ended.returncode == EX_CONFIG
+    assert "tasks.power.handler" in ended.stderr
+    assert "power" in ended.stderr
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all, but long enough to look at" * 20])
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """A foreign file where the journal should be ends the start with 78, untouched."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "worker.db").write_bytes(content)
+    ended = command("run", cwd=tmp_path, **KEY)
+    assert ended.returncode == EX_CONFIG
+    assert "worker.db" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (tmp_path / "state" / "worker.db").read_bytes() == content
+
+
+@pytest.mark.anyio
+async def test_check_says_whether_run_would_work(tmp_path: Path) -> None:
+    """`check` against a good account exits 0; with a refused key it exits 1 and says so; it starts nothing."""
+    world = new_world("power")
+    async with sandbox.serve(world) as url:
+
+        def check(key: str) -> tuple[int, str]:
+            ended = command("check", cwd=tmp_path, PLW_API__BASE_URL=url, PLW_API__KEY=key)
+            return ended.returncode, ended.stdout + ended.stderr
+
+        good = await anyio.to_thread.run_sync(check, "sandbox-key")
+        bad = await anyio.to_thread.run_sync(check, "revoked")
+    assert good[0] == 0, good[1]
+    assert "power" in good[1]
+    assert bad[0] == 1, bad[1]
+    assert "401" in bad[1]
+    assert {arrival.operation for arrival in world.arrivals} == {"list_tasks"}

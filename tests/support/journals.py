@@ -1,0 +1,90 @@
+"""Journals on real files, and what a test does with them from outside."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import Any
+
+from product_live_worker.journal.journal import Journal, open_journal
+from product_live_worker.model.execution import Execution, Outcome, State
+
+PLATFORM = "https://api.example.com"
+DONE = Outcome.completed({"result": 8})
+
+
+def opened(
+    path: Path, *, platform: str = PLATFORM, keep_payloads: bool = False, window: float = 60.0
+) -> AbstractAsyncContextManager[Journal]:
+    """Open a journal on this file, as one more worker process would."""
+    return open_journal(f"sqlite:///{path}", platform=platform, window=window, keep_payloads=keep_payloads)
+
+
+def an_execution(id: str = "e1", **fields: Any) -> Execution:
+    """Give an execution as a poll brings it."""
+    return Execution(**{"id": id, "task_id": "t1", "task": "power", "input": {"power": 3}, "claimed_at": 1.0, **fields})
+
+
+def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Run SQL on the file, past the journal."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def row(path: Path, id: str = "e1") -> dict[str, Any]:
+    """Give the row of an execution, as the file has it."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return dict(connection.execute("SELECT * FROM executions WHERE id = ?", (id,)).fetchone())
+
+
+def refuse(path: Path, verb: str, table: str = "executions") -> None:
+    """Let the database refuse every INSERT, UPDATE or DELETE on the table, as a full disk would."""
+    query(path, f"CREATE TRIGGER refuse_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+
+
+def allow(path: Path, verb: str) -> None:
+    """End what `refuse` has begun."""
+    query(path, f"DROP TRIGGER refuse_{verb}")
+
+
+async def _claim(journal: Journal, execution: Execution) -> Execution:
+    claimed, is_new = await journal.claim(execution)
+    assert is_new
+    return claimed
+
+
+async def in_state(journal: Journal, state: State, execution: Execution) -> Execution:
+    """Claim an execution and take it to this state, by the usual way."""
+    execution = await _claim(journal, execution)
+    for verb in WAY[state]:
+        execution = await verb(journal, execution)
+    return execution
+
+
+Verb = Callable[[Journal, Execution], Awaitable[Execution]]
+VERBS: dict[str, Verb] = {
+    "start": lambda journal, execution: journal.start(execution),
+    "settle": lambda journal, execution: journal.settle(execution, DONE),
+    "rerun": lambda journal, execution: journal.rerun(execution),
+    "postpone": lambda journal, execution: journal.postpone(execution, "no answer"),
+    "close": lambda journal, execution: journal.close(execution),
+    "give_up": lambda journal, execution: journal.give_up(execution, "404"),
+}
+LEADS_TO = {
+    "start": State.RUNNING,
+    "settle": State.SETTLED,
+    "rerun": State.CLAIMED,
+    "postpone": State.SETTLED,
+    "close": State.REPORTED,
+    "give_up": State.UNDELIVERABLE,
+}
+WAY: dict[State, Iterable[Verb]] = {
+    State.CLAIMED: (),
+    State.RUNNING: (VERBS["start"],),
+    State.SETTLED: (VERBS["start"], VERBS["settle"]),
+    State.REPORTED: (VERBS["start"], VERBS["settle"], VERBS["close"]),
+    State.UNDELIVERABLE: (VERBS["start"], VERBS["settle"], VERBS["give_up"]),
+}

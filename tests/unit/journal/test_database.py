@@ -1,0 +1,245 @@
+"""The journal's file: who may read it, what it is refused for, and that its schema is the newest migration's."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.autogenerate import compare_metadata
+from alembic.script import ScriptDirectory
+
+from product_live_worker.journal.database import open_database
+from product_live_worker.journal.tables import REVISION, metadata
+from product_live_worker.model.errors import JournalUnusable, JournalUnwritable
+from product_live_worker.model.execution import State
+from support.journals import an_execution, in_state, opened, query
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give a place for a journal's file."""
+    return tmp_path / "worker.db"
+
+
+def opening(path: Path, **options: float) -> None:
+    """Open the database, and close it."""
+    open_database(f"sqlite:///{path}", **options).dispose()
+
+
+def mode(path: Path) -> int:
+    """Give the permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_nobody_else_can_read_the_journal(tmp_path: Path) -> None:
+    """The file, what SQLite puts beside it, and the holders' files are for this user alone, whatever the umask."""
+    path = tmp_path / "state" / "worker.db"
+    before = os.umask(0)
+    try:
+        async with opened(path) as journal:
+            await journal.claim(an_execution())
+            modes = {found.name: mode(found) for found in path.parent.rglob("*")}
+    finally:
+        os.umask(before)
+    assert mode(path.parent) == 0o700
+    assert modes.pop("worker.db.holders") == 0o700
+    assert {"worker.db", "worker.db-wal", "worker.db-shm", journal.holder} == set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_journal_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    """A journal that was copied or restored with open permissions is private again after the next start."""
+    opening(path)
+    path.chmod(0o644)
+    opening(path)
+    assert mode(path) == 0o600
+
+
+async def test_every_commit_is_on_the_disk(path: Path) -> None:
+    """Write-ahead with full synchronisation: what is committed survives the power going off."""
+    engine = open_database(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    engine.dispose()
+
+
+async def test_a_journal_is_opened_again_as_it_was(path: Path) -> None:
+    """Opening changes nothing in a current journal."""
+    async with opened(path) as journal:
+        await in_state(journal, State.SETTLED, an_execution())
+    before = query(path, "SELECT * FROM executions")
+    opening(path)
+    assert query(path, "SELECT * FROM executions") == before
+    assert query(path, "SELECT version_num FROM alembic_version") == [(REVISION,)]
+
+
+# What is refused
+
+
+def foreign(path: Path) -> None:
+    """Make a database of something else."""
+    query(path, "CREATE TABLE invoices (id INTEGER)")
+    query(path, "INSERT INTO invoices VALUES (7)")
+
+
+def foreign_with_migrations(path: Path) -> None:
+    """Make a database of something else that uses Alembic too."""
+    foreign(path)
+    query(path, "CREATE TABLE alembic_version (version_num TEXT)")
+    query(path, "INSERT INTO alembic_version VALUES ('0001')")
+
+
+def no_database(path: Path) -> None:
+    """Make a file that is no database."""
+    path.write_bytes(b"a list of things to buy\n" * 1000)
+
+
+def damaged(path: Path) -> None:
+    """Make a journal, and break its first page."""
+    opening(path)
+    content = bytearray(path.read_bytes())
+    content[100:2000] = b"\xff" * 1900
+    path.write_bytes(content)
+
+
+def newer(path: Path) -> None:
+    """Make a journal of a later version of the worker."""
+    opening(path)
+    query(path, "UPDATE alembic_version SET version_num = '9999'")
+
+
+@pytest.mark.parametrize("make", [foreign, foreign_with_migrations, no_database, damaged, newer])
+async def test_a_file_that_is_not_ours_to_use_is_refused_and_left_as_it_was(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    """Nothing is written into a foreign, damaged or newer file; the error names it and says what to do."""
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(JournalUnusable) as refusal:
+        async with opened(path):
+            pass
+    assert path.read_bytes() == before
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    assert str(path) in str(refusal.value)
+    assert "left as it" in str(refusal.value)
+
+
+async def test_a_newer_journal_is_named_with_both_versions(path: Path) -> None:
+    """Who went back to an older worker learns which version the file has, and which this one knows."""
+    newer(path)
+    with pytest.raises(JournalUnusable, match=f"schema 9999; this one knows {REVISION}"):
+        opening(path)
+
+
+def is_directory(path: Path) -> Path:
+    """Give a folder instead of a file."""
+    path.mkdir()
+    return path
+
+
+def is_below_a_file(path: Path) -> Path:
+    """Give a path that leads through a file."""
+    path.touch()
+    return path / "worker.db"
+
+
+@pytest.mark.parametrize("make", [is_directory, is_below_a_file])
+def test_a_place_that_cannot_be_written_is_said(path: Path, make: Callable[[Path], Path]) -> None:
+    """A journal that cannot be opened is one clear error with the path."""
+    place = make(path)
+    with pytest.raises(JournalUnwritable, match="cannot be opened") as refusal:
+        opening(place)
+    assert str(place) in str(refusal.value)
+
+
+def test_a_database_that_is_locked_is_unwritable_not_unusable(path: Path) -> None:
+    """A lock passes; it is no reason to call the file damaged."""
+    opening(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(JournalUnwritable, match="locked"):
+            opening(path, busy_timeout=0.01)
+
+
+# The schema
+
+
+def scripts() -> ScriptDirectory:
+    """Read the migrations that are shipped."""
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("product_live_worker.journal") / "migrations"))
+    return ScriptDirectory.from_config(config)
+
+
+def test_the_code_reads_the_newest_migrations_schema() -> None:
+    """There is one newest migration, and it is the one that the code was written for."""
+    assert scripts().get_heads() == [REVISION]
+
+
+def test_migrating_makes_exactly_the_tables_of_the_code(path: Path) -> None:
+    """A database that went through all migrations has the columns and indexes that the code declares."""
+    engine = open_database(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def test_migrated_and_declared_tables_are_alike_to_the_letter(path: Path, tmp_path: Path) -> None:
+    """Keys, conditions of indexes and the counting of slots are the same as well; a comparison of names misses them."""
+    opening(path)
+    declared = tmp_path / "declared.db"
+    engine = open_database(f"sqlite:///{declared}")
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+    engine.dispose()
+    assert schema(path) == schema(declared)
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """Read what SQLite knows of the schema, without its spelling."""
+    objects = query(path, "SELECT type, name, sql FROM sqlite_master WHERE name != 'alembic_version'")
+    tables = [name for kind, name, _ in objects if kind == "table"]
+    return {
+        "indexes": {name: "".join((sql or "").split()) for kind, name, sql in objects if kind == "index"},
+        "columns": {table: query(path, f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{table}')") for table in tables},
+        "counting": {name for kind, name, sql in objects if "AUTOINCREMENT" in (sql or "")},
+    }
+
+
+def test_an_older_journal_is_copied_before_it_is_migrated(path: Path) -> None:
+    """A migration that goes wrong can be undone by hand: the copy is private and holds what the journal held."""
+    opening(path)
+    query(path, "UPDATE alembic_version SET version_num = '0000'")
+    query(path, "INSERT INTO slots (platform, resource, boot, free_at) VALUES ('p', '', 'b', 1)")
+    with pytest.raises(Exception, match="0000"):
+        opening(path)
+    copy = path.with_name("worker.db.0000.backup")
+    assert mode(copy) == 0o600
+    assert query(copy, "SELECT platform FROM slots") == [("p",)]
+
+
+async def test_alembic_is_not_loaded_for_a_current_journal(path: Path) -> None:
+    """A worker with a current journal does not pay for Alembic's memory."""
+    opening(path)
+    code = (
+        "import sys; from product_live_worker.journal.database import open_database; "
+        f"open_database('sqlite:///{path}').dispose(); sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -1,0 +1,551 @@
+"""The journal's verbs, on real files: what is written, what is remembered, and in which order."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from product_live_worker.journal.journal import Journal
+from product_live_worker.journal.ledger import JournalLedger
+from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
+from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State, Status
+from support.journals import DONE, LEADS_TO, PLATFORM, VERBS, allow, an_execution, in_state, opened, query, refuse, row
+
+pytestmark = pytest.mark.anyio
+HELD = [State.CLAIMED, State.RUNNING, State.SETTLED]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the file of a journal."""
+    return tmp_path / "state" / "worker.db"
+
+
+# Steps
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_takes_exactly_the_steps_that_are_allowed(path: Path, state: State, verb: str) -> None:
+    """From each state a verb either takes an allowed step, in memory and file alike, or is refused and changes none."""
+    to = LEADS_TO[verb]
+    # `postpone` leaves a row where it is, and so does `rerun` one that was never started.
+    allowed = {"postpone": state is State.SETTLED, "rerun": state in IN_HAND}.get(verb, to in TRANSITIONS[state])
+    async with opened(path) as journal:
+        execution = await in_state(journal, state, an_execution())
+        before = row(path)
+        if allowed and state in HELD:
+            after = await VERBS[verb](journal, execution)
+            assert after.state is to
+            assert row(path)["state"] == to
+        else:
+            with pytest.raises(IllegalTransition, match="e1"):
+                await VERBS[verb](journal, execution)
+            assert row(path) == before
+
+
+@pytest.mark.parametrize("state", HELD)
+def test_every_allowed_step_of_a_row_in_hand_has_a_verb(state: State) -> None:
+    """What the transitions allow, a stage can do."""
+    assert TRANSITIONS[state] <= set(LEADS_TO.values())
+
+
+async def test_an_execution_that_is_not_in_hand_takes_no_step(path: Path) -> None:
+    """A row that this process does not hold is not its to change."""
+    async with opened(path) as journal:
+        with pytest.raises(IllegalTransition, match="not in hand"):
+            await journal.start(an_execution())
+
+
+# Claim
+
+
+async def test_a_claim_is_in_the_file_when_it_returns(path: Path) -> None:
+    """Whatever happens next, the claim is not lost: the file has all of it."""
+    claimed = an_execution(input={"é": [1, None]}, correlation_id="c1", idempotency_key="k1")
+    async with opened(path) as journal:
+        assert await journal.claim(claimed) == (claimed, True)
+        found = row(path)
+    wanted = {"platform": PLATFORM, "id": "e1", "task_id": "t1", "task": "power", "state": "CLAIMED"}
+    assert wanted.items() <= found.items()
+    assert (found["correlation_id"], found["idempotency_key"], found["claimed_at"]) == ("c1", "k1", 1.0)
+    assert json.loads(found["input"]) == {"é": [1, None]}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    input=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+async def test_any_input_can_be_claimed_and_comes_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, input: Any
+) -> None:
+    """The platform may send any JSON value; the next start reads what this one claimed."""
+    path = tmp_path_factory.mktemp("journal") / "worker.db"
+    async with opened(path) as journal:
+        await journal.claim(an_execution(input=input))
+    async with opened(path) as journal:
+        await journal.take_over()
+        assert await journal.next(State.CLAIMED) == an_execution(input=input)
+
+
+async def test_a_claim_of_a_known_execution_is_not_new_and_changes_nothing(path: Path) -> None:
+    """The platform may offer an execution again; what is known of it stands."""
+    async with opened(path) as journal:
+        for state in State:
+            await in_state(journal, state, an_execution(id=state))
+            before = row(path, state)
+            known, is_new = await journal.claim(an_execution(id=state, input={"other": 1}))
+            assert (known.state, is_new) == (state, False)
+            assert row(path, state) == before
+        assert journal.unreported() == 3
+
+
+async def test_the_same_id_on_another_platform_is_another_execution(path: Path) -> None:
+    """A worker touches only rows of its own platform."""
+    async with opened(path) as one, opened(path, platform="https://other.example.com") as other:
+        await one.claim(an_execution())
+        assert (await other.claim(an_execution(input={"other": 1})))[1]
+        await in_state(other, State.SETTLED, an_execution(id="e2"))
+        await other.close(an_execution())
+        assert query(path, "SELECT state FROM executions WHERE platform = ? AND id = 'e1'", PLATFORM) == [("CLAIMED",)]
+        assert await one.prune(math.inf) == 0
+
+
+# Outcomes
+
+
+async def test_an_outcome_is_in_the_file_before_it_is_reported(path: Path) -> None:
+    """A settled row has its outcome, whole; the next start can report it."""
+    async with opened(path) as journal:
+        execution = await in_state(journal, State.RUNNING, an_execution())
+        settled = await journal.settle(execution, Outcome.failed("no", "No.", {"row": 7}))
+        found = row(path)
+    assert (found["state"], found["status"]) == ("SETTLED", "FAILED")
+    assert json.loads(found["output"]) == settled.outcome.output == {"row": 7, "message": "No.", "code": "no"}  # type: ignore[union-attr]
+    assert found["claimed_at"] < found["started_at"] <= found["settled_at"]
+
+
+async def test_a_settled_outcome_never_changes(path: Path) -> None:
+    """COMPLETED never turns into FAILED, whatever is tried and however late."""
+    async with opened(path) as journal:
+        running = await in_state(journal, State.RUNNING, an_execution())
+        await journal.settle(running, DONE)
+        for verb in (journal.start, journal.rerun):
+            with pytest.raises(IllegalTransition):
+                await verb(running)
+        with pytest.raises(IllegalTransition):
+            await journal.settle(running, Outcome.failed("timeout", "late"))
+        postponed = await journal.postpone(journal.get("e1") or running, "no answer")
+        assert postponed.outcome == DONE
+        await journal.close(postponed)
+        with pytest.raises(IllegalTransition):
+            await journal.settle(running, Outcome.failed("timeout", "late"))
+    assert row(path)["status"] == "COMPLETED"
+
+
+async def test_of_two_outcomes_at_once_only_the_first_is_kept(path: Path) -> None:
+    """Two that settle the same row at the same moment do not both succeed."""
+    async with opened(path) as journal:
+        running = await in_state(journal, State.RUNNING, an_execution())
+        refused: list[Outcome] = []
+
+        async def settle(outcome: Outcome) -> None:
+            try:
+                await journal.settle(running, outcome)
+            except IllegalTransition:
+                refused.append(outcome)
+
+        outcomes = [DONE, Outcome.failed("timeout", "late")]
+        async with anyio.create_task_group() as group:
+            for outcome in outcomes:
+                group.start_soon(settle, outcome)
+        held = journal.get("e1")
+    kept = [outcome for outcome in outcomes if outcome not in refused]
+    assert len(kept) == 1
+    assert held is not None
+    assert held.outcome == kept[0]
+    assert row(path)["status"] == kept[0].status
+
+
+async def test_a_row_that_another_worker_took_over_cannot_be_settled(path: Path) -> None:
+    """Every write names its holder: who lost a row has no more say in it."""
+    async with opened(path) as journal:
+        running = await in_state(journal, State.RUNNING, an_execution())
+        query(path, "UPDATE executions SET holder = 'another'")
+        with pytest.raises(IllegalTransition, match="taken it over"):
+            await journal.settle(running, DONE)
+    assert row(path)["output"] is None
+
+
+async def test_a_postponed_report_stays_settled_and_says_why(path: Path) -> None:
+    """Each report without a final answer is counted, and its reason shown."""
+    async with opened(path) as journal:
+        execution = await in_state(journal, State.SETTLED, an_execution())
+        for trouble in ("503", "no answer"):
+            execution = await journal.postpone(execution, trouble)
+        assert (execution.state, execution.attempts, execution.trouble) == (State.SETTLED, 2, "no answer")
+        assert (row(path)["attempts"], row(path)["trouble"]) == (2, "no answer")
+        assert journal.reports_waiting() == 1
+
+
+async def test_an_outcome_that_is_refused_for_good_is_kept_whole(path: Path) -> None:
+    """What cannot be delivered is neither sent again nor dropped."""
+    async with opened(path) as journal:
+        await journal.give_up(await in_state(journal, State.SETTLED, an_execution()), "404 Not Found")
+        assert (journal.undeliverable, journal.unreported(), journal.get("e1")) == (1, 0, None)
+    found = row(path)
+    assert (found["state"], found["trouble"], found["attempts"]) == ("UNDELIVERABLE", "404 Not Found", 1)
+    assert json.loads(found["output"]) == DONE.output
+    assert json.loads(found["input"]) == {"power": 3}
+
+
+async def test_a_reported_row_keeps_no_payload(path: Path) -> None:
+    """Inputs, outputs and checkpoints may be secrets; they go when they have done their work."""
+    async with opened(path) as journal:
+        settled = await in_state(journal, State.SETTLED, an_execution(checkpoint={"page": 7}))
+        assert row(path)["checkpoint"] is not None
+        await journal.close(settled, "the platform has CANCELED")
+    found = row(path)
+    assert (found["input"], found["output"], found["checkpoint"]) == (None, None, None)
+    assert (found["state"], found["status"], found["trouble"]) == ("REPORTED", "COMPLETED", "the platform has CANCELED")
+    assert found["reported_at"] >= found["settled_at"]
+
+
+async def test_payloads_are_kept_where_that_is_wanted(path: Path) -> None:
+    """With keep_payloads, a reported row still has all that went in and came out."""
+    async with opened(path, keep_payloads=True) as journal:
+        await in_state(journal, State.REPORTED, an_execution(checkpoint={"page": 7}))
+    found = row(path)
+    payloads = [json.loads(found[name]) for name in ("input", "output", "checkpoint")]
+    assert payloads == [{"power": 3}, DONE.output, {"page": 7}]
+
+
+async def test_a_blanked_row_can_still_be_read(path: Path) -> None:
+    """The platform may offer a reported execution again; its row says how it ended."""
+    async with opened(path) as journal:
+        await in_state(journal, State.REPORTED, an_execution())
+        known, _ = await journal.claim(an_execution())
+    assert known.outcome == Outcome(Status.COMPLETED, {})
+    assert known.input is None
+
+
+# What is counted
+
+
+async def test_what_is_in_hand_is_counted_by_task(path: Path) -> None:
+    """Claimed and running executions hold a slot of their task; settled ones hold none, but owe a report."""
+    async with opened(path) as journal:
+        for number, state in enumerate(State):
+            await in_state(journal, state, an_execution(id=f"a{number}", task="a"))
+        await in_state(journal, State.RUNNING, an_execution(id="b", task="b"))
+        assert (journal.in_hand("a"), journal.in_hand("b"), journal.in_hand("c")) == (2, 1, 0)
+        assert (journal.total_in_hand(), journal.unreported(), journal.reports_waiting()) == (3, 4, 1)
+        assert [one.id for one in journal.open_executions()] == ["a0", "a1", "a2", "b"]
+        assert journal.undeliverable == 1
+
+
+@pytest.mark.parametrize("state", State)
+async def test_an_execution_is_held_until_it_is_reported_or_given_up(path: Path, state: State) -> None:
+    """What is done with is forgotten in memory, not in the file."""
+    async with opened(path) as journal:
+        execution = await in_state(journal, state, an_execution())
+        assert journal.get("e1") == (execution if state in HELD else None)
+        assert journal.total_in_hand() == (1 if state in IN_HAND else 0)
+
+
+# How stages hear of each other
+
+
+async def test_each_execution_is_given_once_to_the_stage_that_waits(path: Path) -> None:
+    """However many wait, no execution is run or reported by two."""
+    got: list[str] = []
+
+    async def take(journal: Journal) -> None:
+        got.append((await journal.next(State.CLAIMED)).id)
+
+    async with opened(path) as journal, anyio.create_task_group() as group:
+        for _ in range(6):
+            group.start_soon(take, journal)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(5):
+            group.start_soon(journal.claim, an_execution(id=f"e{number}"))
+        while len(got) < 5:
+            await anyio.sleep(0)
+        await journal.start(await in_state(journal, State.CLAIMED, an_execution(id="last")))
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert sorted(set(got) - {"last"}) == [f"e{number}" for number in range(5)]
+    assert len(got) == len(set(got))
+
+
+async def test_an_execution_that_has_gone_on_is_not_given(path: Path) -> None:
+    """Who asks late for claimed executions does not get one that is settled already."""
+    async with opened(path) as journal:
+        await in_state(journal, State.SETTLED, an_execution(id="gone"))
+        await journal.claim(an_execution(id="here"))
+        assert (await journal.next(State.CLAIMED)).id == "here"
+
+
+async def test_an_execution_that_is_to_run_again_is_given_again(path: Path) -> None:
+    """A rerun is ordinary work for the dispatcher."""
+    async with opened(path) as journal:
+        await journal.claim(an_execution())
+        first = await journal.next(State.CLAIMED)
+        await journal.rerun(await journal.start(first))
+        again = await journal.next(State.CLAIMED)
+    assert (again.id, again.started_at) == ("e1", None)
+    assert row(path)["started_at"] is None
+
+
+async def test_a_postponed_report_is_not_given_to_a_second_reporter(path: Path) -> None:
+    """Only what is newly settled is given; the one who postponed it still has it in hand."""
+    async with opened(path) as journal:
+        await in_state(journal, State.SETTLED, an_execution())
+        await journal.postpone(await journal.next(State.SETTLED), "503")
+        await in_state(journal, State.SETTLED, an_execution(id="e2"))
+        assert (await journal.next(State.SETTLED)).id == "e2"
+
+
+async def test_every_change_wakes_those_who_wait_for_one(path: Path) -> None:
+    """A slot that is freed, or a report that is owed, is heard of at once."""
+    async with opened(path) as journal:
+        for verb in (lambda: journal.claim(an_execution()), lambda: journal.start(an_execution())):
+            async with anyio.create_task_group() as group:
+                group.start_soon(journal.changed)
+                await anyio.wait_all_tasks_blocked()
+                await verb()
+
+
+# What is promised when things go wrong
+
+
+async def test_a_verb_that_has_begun_is_ended_although_its_caller_is_cancelled(path: Path) -> None:
+    """A cancelled caller leaves memory and file in agreement, and the connection whole."""
+    async with opened(path) as journal:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.claim(an_execution())
+        held = journal.get("e1")
+        assert held is not None
+        assert row(path)["state"] == held.state == State.CLAIMED
+        await journal.start(held)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_what_cannot_be_written_is_not_remembered(path: Path, verb: str) -> None:
+    """Memory follows each commit and never goes before it; once the disk is well again, so is the verb."""
+    start_from = State.SETTLED if verb in ("postpone", "close", "give_up") else State.CLAIMED
+    start_from = State.RUNNING if verb == "rerun" else start_from
+    async with opened(path) as journal:
+        execution = await in_state(journal, start_from, an_execution())
+        before = row(path)
+        refuse(path, "UPDATE")
+        with pytest.raises(JournalUnwritable, match="disk is full"):
+            await VERBS[verb](journal, execution)
+        assert journal.get("e1") == execution
+        assert (journal.undeliverable, row(path)) == (0, before)
+        allow(path, "UPDATE")
+        assert (await VERBS[verb](journal, execution)).state is LEADS_TO[verb]
+
+
+async def test_a_claim_that_cannot_be_written_is_no_claim(path: Path) -> None:
+    """Nothing is run that is not in the file."""
+    async with opened(path) as journal:
+        await journal.claim(an_execution(id="first"))
+        refuse(path, "INSERT")
+        with pytest.raises(JournalUnwritable):
+            await journal.claim(an_execution())
+        assert (journal.get("e1"), journal.unreported(), journal.in_hand("power")) == (None, 1, 1)
+        allow(path, "INSERT")
+        assert (await journal.claim(an_execution()))[1]
+
+
+async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> None:
+    """A database that cannot grow says so, and goes on when it can."""
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 40")
+
+    event.listen(Engine, "connect", limit)
+    try:
+        async with opened(path) as journal:
+            with pytest.raises(JournalUnwritable, match="full"):
+                await journal.claim(an_execution(input="x" * 400_000))
+            assert journal.unreported() == 0
+            assert (await journal.claim(an_execution()))[1]
+    finally:
+        event.remove(Engine, "connect", limit)
+
+
+# Commits
+
+
+class Commits:
+    """Counts the transactions that all databases of this process really commit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Commits:
+        event.listen(Engine, "commit", self._committed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(Engine, "commit", self._committed)
+
+    def _committed(self, _: Any) -> None:
+        self.count += 1
+
+
+async def test_verbs_that_wait_together_share_a_transaction(path: Path) -> None:
+    """A commit costs a write to the disk; thirty claims at once do not cost thirty."""
+    async with opened(path) as journal:
+        with Commits() as commits:
+            async with anyio.create_task_group() as group:
+                for number in range(30):
+                    group.start_soon(journal.claim, an_execution(id=f"e{number}"))
+        assert journal.unreported() == 30
+    assert 1 <= commits.count <= 3
+    assert query(path, "SELECT count(*) FROM executions") == [(30,)]
+
+
+async def test_verbs_one_after_another_are_each_committed(path: Path) -> None:
+    """A verb that returns is on the disk; it does not wait for company."""
+    async with opened(path) as journal:
+        with Commits() as commits:
+            await in_state(journal, State.REPORTED, an_execution())
+    assert commits.count == 4
+
+
+async def test_a_step_that_is_refused_does_no_harm_to_its_neighbours(path: Path) -> None:
+    """Of verbs that share a transaction, each gets its own answer."""
+    refused: list[str] = []
+
+    async def settle(journal: Journal, execution: Execution) -> None:
+        try:
+            await journal.settle(execution, DONE)
+        except IllegalTransition:
+            refused.append(execution.id)
+
+    async with opened(path) as journal:
+        several = [await in_state(journal, State.RUNNING, an_execution(id=f"e{number}")) for number in range(5)]
+        query(path, "UPDATE executions SET holder = 'another' WHERE id = 'e2'")
+        async with anyio.create_task_group() as group:
+            for execution in several:
+                group.start_soon(settle, journal, execution)
+    states = dict(query(path, "SELECT id, state FROM executions"))
+    assert refused == ["e2"]
+    assert states == {one.id: "RUNNING" if one.id == "e2" else "SETTLED" for one in several}
+
+
+async def test_a_step_that_breaks_the_transaction_is_the_only_one_to_fail(path: Path) -> None:
+    """What the database refuses for one row, it still does for the others of the group."""
+    failed: list[str] = []
+
+    async def claim(journal: Journal, id: str) -> None:
+        try:
+            await journal.claim(an_execution(id=id))
+        except JournalUnwritable:
+            failed.append(id)
+
+    async with opened(path) as journal:
+        sql = "CREATE TRIGGER one BEFORE INSERT ON executions WHEN NEW.id = 'e2' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        query(path, sql)
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(claim, journal, f"e{number}")
+        assert journal.unreported() == 4
+    assert failed == ["e2"]
+    assert query(path, "SELECT id FROM executions ORDER BY id") == [("e0",), ("e1",), ("e3",), ("e4",)]
+
+
+async def test_a_note_for_later_is_written_with_the_next_step(path: Path) -> None:
+    """What nobody waits for costs no transaction of its own, and is not lost by one that fails."""
+    async with opened(path) as journal:
+        slot = await journal.ledger.take("", 50, 0, 60)
+        assert isinstance(slot, int)
+        with Commits() as commits:
+            journal.ledger.give_back(slot)
+            assert query(path, "SELECT count(*) FROM slots") == [(1,)]
+            await journal.claim(an_execution())
+        assert commits.count == 1
+        assert query(path, "SELECT count(*) FROM slots") == [(0,)]
+        refuse(path, "DELETE", "slots")
+        other = await journal.ledger.take("", 50, 0, 60)
+        assert isinstance(other, int)
+        journal.ledger.give_back(other)
+        assert (await journal.claim(an_execution(id="e2")))[1]
+
+
+# Pruning
+
+
+async def test_only_what_was_reported_long_ago_is_forgotten(path: Path) -> None:
+    """Retention is for reported rows; what is open or undeliverable stays however old it is."""
+    async with opened(path) as journal:
+        for state in State:
+            await in_state(journal, state, an_execution(id=state))
+        reported_at = row(path, State.REPORTED)["reported_at"]
+        assert await journal.prune(reported_at) == 0
+        assert await journal.prune(reported_at + 1) == 1
+    assert {id for (id,) in query(path, "SELECT id FROM executions")} == set(State) - {State.REPORTED}
+
+
+# The ledger in the file
+
+
+async def test_two_workers_on_one_database_share_the_window(path: Path) -> None:
+    """Two ledgers on one file give no more slots than one."""
+    async with opened(path) as one, opened(path) as other:
+        taken = [await journal.ledger.take("", 3, 0, 60) for journal in (one, other, one, other)]
+    assert [isinstance(slot, int) for slot in taken] == [True, True, True, False]
+    assert 59 < taken[3] <= 60
+
+
+async def test_the_window_survives_a_restart(path: Path) -> None:
+    """A crash loop cannot burst past the budget."""
+    for restart in range(4):
+        async with opened(path) as journal:
+            assert isinstance(await journal.ledger.take("", 3, 0, 60), int) is (restart < 3)
+
+
+async def test_workers_on_two_platforms_do_not_share_a_window(path: Path) -> None:
+    """Each platform has its own budget."""
+    async with opened(path) as one, opened(path, platform="https://other.example.com") as other:
+        assert isinstance(await one.ledger.take("", 1, 0, 60), int)
+        assert isinstance(await other.ledger.take("", 1, 0, 60), int)
+
+
+async def test_the_slots_of_another_boot_count_as_answered_now(path: Path) -> None:
+    """Another boot's clock says nothing here; its requests may have arrived a moment ago, and no later."""
+    async with opened(path, window=5) as journal:
+        for _ in range(2):
+            assert isinstance(await journal.ledger.take("", 2, 0, 60), int)
+        query(path, "UPDATE slots SET boot = 'another', free_at = free_at + 1000000 * (number - 1)")
+        await journal.ledger.open(5)
+        wait = await journal.ledger.take("", 2, 0, 60)
+        assert isinstance(wait, float)
+        assert 4 < wait <= 5
+
+
+async def test_the_slots_of_this_boot_keep_their_time(path: Path) -> None:
+    """A restart of the worker alone frees nothing and holds nothing longer."""
+    async with opened(path, window=5) as journal:
+        assert isinstance(await journal.ledger.take("", 1, 0, 60), int)
+    async with opened(path, window=5) as journal:
+        wait = await journal.ledger.take("", 1, 0, 60)
+        assert isinstance(journal.ledger, JournalLedger)
+        assert 59 < wait <= 60
