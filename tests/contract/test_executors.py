@@ -140,18 +140,18 @@ async def test_no_result_is_an_empty_output(way: Way) -> None:
 async def test_a_megabyte_in_and_out_is_carried(way: Way) -> None:
     """Large inputs and outputs pass unchanged, up to the limit."""
     large = {"text": "x" * (MAX_OUTPUT - 100)}
-    assert await way.outcome(lambda input: input, large) == Outcome.completed(large)
+    assert await way.outcome(lambda given: given, large) == Outcome.completed(large)
 
 
 async def test_a_handler_that_asks_for_its_context_gets_it(way: Way) -> None:
     """The context is passed by its name, and only to those who ask."""
 
     @handler("some")
-    async def on_loop(input: dict, context: Context) -> dict:  # type: ignore[type-arg]
+    async def on_loop(_: dict, context: Context) -> dict:  # type: ignore[type-arg]
         return {"execution": context.execution_id, "late": context.deadline < datetime.now(UTC)}
 
     @handler("some")
-    def in_thread(input: dict, *, context: Context) -> dict:  # type: ignore[type-arg]
+    def in_thread(_: dict, *, context: Context) -> dict:  # type: ignore[type-arg]
         return {"execution": context.execution_id, "late": context.deadline < datetime.now(UTC)}
 
     made = on_loop if way.isolation == "loop" else in_thread
@@ -186,6 +186,7 @@ async def test_a_defect_in_the_inputs_model_is_a_handler_error(way: Way) -> None
         @model_validator(mode="before")
         @classmethod
         def read(cls, value: Any) -> Any:
+            """Break."""
             return value["missing"]
 
     outcome = await way.perform(way.make(lambda _: None, Defective))
@@ -230,6 +231,7 @@ class Sick(BaseModel):
     @computed_field
     @property
     def half(self) -> int:
+        """Fail."""
         return self.value // 0
 
 
@@ -374,12 +376,12 @@ def stubborn(way: Way, gate: threading.Event, started: Callable[[], None] = lamb
     """Give a handler that does not end until the gate is opened, or it is cancelled."""
 
     @handler("some")
-    async def on_loop(input: dict) -> None:  # type: ignore[type-arg]
+    async def on_loop(_: dict) -> None:  # type: ignore[type-arg]
         started()
         await anyio.sleep_forever()
 
     @handler("some")
-    def in_thread(input: dict) -> None:  # type: ignore[type-arg]
+    def in_thread(_: dict) -> None:  # type: ignore[type-arg]
         anyio.from_thread.run_sync(started)
         gate.wait()
 
@@ -464,6 +466,7 @@ class Nosy(BaseModel):
     @field_validator("flags", mode="after")
     @classmethod
     def never(cls, value: Any) -> Any:
+        """Refuse any, repeating it."""
         assert not value, f"flags {value} are not wanted"
         return value
 
@@ -472,6 +475,7 @@ class Gossip(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def tell(cls, value: Any) -> Any:
+        """Refuse all, repeating it."""
         raise ValueError(f"all of this is wrong: {value}")
 
 
@@ -517,6 +521,15 @@ async def test_a_missing_field_is_named() -> None:
     assert outcome.message == "The input cannot be used: power: Field required"
 
 
+async def test_a_short_value_is_hidden_where_a_validator_quotes_it() -> None:
+    """A number of a few digits may be somebody's secret too; what cannot be told apart from a word is left."""
+    outcome = await Way("loop").perform(Way("loop").make(lambda _: None, Nosy), {"refused": ["no", 12, None, 1234]})
+    assert outcome.message == (
+        "The input cannot be used: refused: Value error, […, …, None, …] is not wanted, […, …, None, …] neither "
+        "(found a list)"
+    )
+
+
 async def test_many_problems_are_told_in_a_bounded_message() -> None:
     """Ten problems tell enough; the rest is counted, and no message is endless."""
 
@@ -537,5 +550,5 @@ async def test_many_problems_are_told_in_a_bounded_message() -> None:
 
 async def test_a_handler_run_alone_gives_the_same_outcome(way: Way) -> None:
     """Outside of a daemon a handler takes the same road."""
-    assert await run_alone(way.make(lambda input: input), {"x": 1}) == Outcome.completed({"x": 1})
+    assert await run_alone(way.make(lambda given: given), {"x": 1}) == Outcome.completed({"x": 1})
     assert (await run_alone(way.make(raising(ValueError("no"))), {})).code == "handler_error"

@@ -170,7 +170,9 @@ async def test_a_limit_that_shrank_waits_until_enough_slots_are_free(ledger: Led
 
 Step = tuple[Literal["take", "answered", "give_back", "pass"], int, int]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["take", "take", "answered", "give_back", "pass"]), st.integers(0, 5), st.integers(0, 20)),
+    st.tuples(
+        st.sampled_from(["take", "take", "answered", "give_back", "pass"]), st.integers(0, 5), st.integers(0, 20)
+    ),
     max_size=40,
 )
 
@@ -178,7 +180,7 @@ STEPS = st.lists(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, limit=st.integers(1, 6))
 async def test_whatever_happens_no_more_than_the_limit_is_held_and_every_wait_is_true(
-    request: pytest.FixtureRequest, open_in_journal: Open, steps: list[Step], limit: int
+    open_in_journal: Open, steps: list[Step], limit: int
 ) -> None:
     """Both ledgers, through any history, agree with the definition of the window and so with each other."""
     clock = Clock()

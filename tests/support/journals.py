@@ -16,10 +16,10 @@ DONE = Outcome.completed({"result": 8})
 
 
 def opened(
-    path: Path, *, platform: str = PLATFORM, keep_payloads: bool = False, window: float = 60.0
+    path: Path, *, platform: str = PLATFORM, keep_payloads: bool = False, window: float = 60.0, lease: float = 30.0
 ) -> AbstractAsyncContextManager[Journal]:
     """Open a journal on this file, as one more worker process would."""
-    return open_journal(f"sqlite:///{path}", platform=platform, window=window, keep_payloads=keep_payloads)
+    return open_journal(f"sqlite:///{path}", platform=platform, window=window, lease=lease, keep_payloads=keep_payloads)
 
 
 def an_execution(id: str = "e1", **fields: Any) -> Execution:

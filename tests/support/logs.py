@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 @contextmanager
-def logging_to(stream: io.StringIO, *args: Any, **kwargs: Any) -> Iterator[None]:
+def logging_to(stream: io.StringIO | None, *args: Any, **kwargs: Any) -> Iterator[None]:
     """Configure the logging with this stream while the block runs."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers, root.level

@@ -94,8 +94,12 @@ async def connect_proxy(to_port: int, *, refusing: bool = False) -> AsyncIterato
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", to_port)
-        with contextlib.closing(far_writer):
+        try:
             await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        finally:
+            far_writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await far_writer.wait_closed()
 
     async with _listening(serve, None) as proxy.port:
         yield proxy
@@ -132,8 +136,16 @@ async def _listening(
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client that leaves in the middle is what many tests are about.
-        with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
-            await serve(reader, writer)
+        try:
+            with contextlib.suppress(OSError, EOFError):
+                await serve(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            # Whoever is still connected when the test ends is hung up on.
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(one(reader, writer))

@@ -56,7 +56,7 @@ def plugin(value: str, name: str = "any") -> EntryPoint:
 
 def a_handler(name: str, *, explicit: bool = False) -> Handler:
     """Give a handler of this name."""
-    return Handler(name=name, function=lambda input: input, concurrency=2, timeout=30, explicit=explicit)
+    return Handler(name=name, function=lambda given: given, concurrency=2, timeout=30, explicit=explicit)
 
 
 # Loading

@@ -246,7 +246,7 @@ def test_a_key_file_without_text_is_told() -> None:
 def test_no_mistake_shows_a_secret(toml: str) -> None:
     """Lines about mistakes go to logs; a secret in the wrong place stays out of them."""
     assert KEY not in str(problems(toml))
-    assert KEY not in str(problems(**{"PLW_API__KEYS": KEY}))
+    assert KEY not in str(problems(PLW_API__KEYS=KEY))
 
 
 # ── What a mistake is told ──

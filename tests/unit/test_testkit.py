@@ -55,7 +55,7 @@ def test_failures_are_outcomes_not_exceptions() -> None:
     """A test sees what would be reported."""
 
     @handler("refuse")
-    def refuse(input: Input) -> None:
+    def refuse(_: Input) -> None:
         raise TaskFailed("No.", code="no")
 
     assert run(refuse, {"power": 3}) == Outcome.failed("no", "No.")
@@ -68,7 +68,7 @@ def test_a_handlers_timeout_holds_in_a_test(request: pytest.FixtureRequest) -> N
     request.addfinalizer(gate.set)
 
     @handler("slow", timeout=0.05)
-    def slow(input: dict) -> None:  # type: ignore[type-arg]
+    def slow(_: dict) -> None:  # type: ignore[type-arg]
         gate.wait()
 
     assert run(slow, {}).code == "timeout"

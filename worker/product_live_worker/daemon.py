@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from product_live_worker import __version__
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor
+from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue
 from product_live_worker.flow.dispatcher import Dispatcher
 from product_live_worker.flow.poller import Poller
@@ -22,10 +24,10 @@ from product_live_worker.flow.reporter import Reporter
 from product_live_worker.flow.schedule import Schedule
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
-from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.errors import JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler, Log
-from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.model.task import TaskSettings
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
@@ -42,6 +44,8 @@ LAST_REPORTS = 5.0
 DEGRADED = 20.0
 """Seconds after which systemd is told that the start is over although not all is well."""
 TICK = 0.5
+UNWRITABLE = 2.0
+"""Seconds at most between two attempts to write while the disk refuses."""
 
 
 @dataclass
@@ -96,7 +100,15 @@ class Daemon:
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         self.reporter = Reporter(client, journal, emit=emit)
-        self.recovery = Recovery(client, journal, self._on_crash, emit=emit)
+        self.recovery = Recovery(
+            client,
+            journal,
+            tasks,
+            ready=self.catalogue.loaded,
+            every=settings.state.lease / 2,
+            max_crashes=settings.state.max_crashes,
+            emit=emit,
+        )
         self.health = Health(
             self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
         )
@@ -114,14 +126,13 @@ class Daemon:
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain."""
-        left_running = await self.journal.take_over()
         async with anyio.create_task_group() as life:
             reporting = _Stage("reporter", self.reporter.run, self.emit)
             dispatching = _Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
             polling = _Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
             for stage in (reporting, dispatching, polling):
                 life.start_soon(stage.run)
-            for name, work in self._helpers(left_running, notifier):
+            for name, work in self._helpers(notifier):
                 life.start_soon(_Stage(name, work, self.emit).run)
             await stop.requested.wait()
             notifier.stopping()
@@ -142,23 +153,33 @@ class Daemon:
             await self.reporter.idle()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
-    def _helpers(
-        self, left_running: list[Execution], notifier: Notifier
-    ) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+    def _helpers(self, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         yield "catalogue", self.catalogue.run
-        yield "recovery", lambda: self._recover(left_running)
+        yield "lease", self._keep_lease
+        yield "recovery", self.recovery.run
         yield "housekeeping", self._keep_house
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
 
-    async def _recover(self, left_running: list[Execution]) -> None:
-        await self.catalogue.loaded.wait()
-        await self.recovery.recover(left_running)
-        await anyio.sleep_forever()
+    async def _keep_lease(self) -> None:
+        """Prolong the lease until the very end; a worker that lost it ends what it no longer holds."""
+        outage = Outage("writing the journal", self.emit)
+        while True:
+            try:
+                if not await self.journal.renew():
+                    self.dispatcher.abandon()
+                await self.journal.catch_up()
+                outage.worked()
+                wait = self.settings.state.lease / 3
+            except JournalUnwritable as error:
+                wait = min(outage.failed(error), UNWRITABLE)
+            with anyio.move_on_after(wait):
+                await self.journal.troubled()
 
     async def _keep_house(self) -> None:
         while True:
-            await self.journal.prune(time.time() - self.settings.state.retention)
+            with contextlib.suppress(JournalUnwritable):
+                await self.journal.prune(time.time() - self.settings.state.retention)
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -195,10 +216,6 @@ class Daemon:
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
         self.poller.wake()
-
-    def _on_crash(self, task: str) -> OnCrash:
-        served = self.catalogue.tasks.get(task)
-        return served.on_crash if served else "fail"
 
     def _gauges(self, budget: Budget) -> dict[str, tuple[str, Reading]]:
         tasks = self.catalogue.tasks
@@ -261,7 +278,11 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
     api, state = settings.api, settings.state
     async with (
         open_journal(
-            state.url, platform=api.base_url, window=settings.budget.window, keep_payloads=state.keep_payloads
+            state.url,
+            platform=api.base_url,
+            window=settings.budget.window,
+            lease=state.lease,
+            keep_payloads=state.keep_payloads,
         ) as journal,
         open_http(
             api.base_url,

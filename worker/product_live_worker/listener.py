@@ -45,7 +45,7 @@ async def listen(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
 
 
 async def _serve(server: _Server, bound: socket.socket) -> None:
-    # Shielded: a cancelled uvicorn would leave its sockets open. It ends by `should_exit`, in little more than a second.
+    # Shielded: a cancelled uvicorn would leave its sockets open. It ends by `should_exit`, in about a second.
     with anyio.CancelScope(shield=True), bound:
         await server.serve([bound])
 

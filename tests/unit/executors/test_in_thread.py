@@ -6,6 +6,7 @@ import threading
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from product_live_worker import Handler
@@ -28,7 +29,7 @@ class Sleeper:
         """Give it as a handler; woken, it ends by this error."""
 
         @handler("sleeper")
-        def sleep(input: dict) -> None:  # type: ignore[type-arg]
+        def sleep(_: dict) -> None:  # type: ignore[type-arg]
             anyio.from_thread.run_sync(self.begun.set)
             self.wake.wait()
             if error is not None:
@@ -100,21 +101,20 @@ async def test_as_many_threads_run_as_tasks_ask_for() -> None:
 def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
     """When the daemon has left, nobody counts any more, and the thread's end is no error."""
     threads = InThread(on_return=lambda: pytest.fail("nobody is there to hear it"))
-    ended = threading.Event()
+    begun = threading.Event()
     wake = threading.Event()
     thread: list[threading.Thread] = []
 
     @handler("sleeper")
-    def sleep(input: dict) -> None:  # type: ignore[type-arg]
+    def sleep(_: dict) -> None:  # type: ignore[type-arg]
         thread.append(threading.current_thread())
-        ended.set()
+        begun.set()
         wake.wait()
 
     async def leave() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(threads.run, sleep, {}, a_context("sleeper"))
-            while not ended.is_set():
-                await anyio.sleep(0.001)
+            await anyio.to_thread.run_sync(begun.wait)
             group.cancel_scope.cancel()
 
     anyio.run(leave)

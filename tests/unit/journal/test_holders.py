@@ -15,8 +15,9 @@ from anyio.abc import Process
 
 from product_live_worker.journal.clock import boot_id, boot_now
 from product_live_worker.journal.holders import hold, is_dead, new_holder
+from product_live_worker.model.errors import TakenOver
 from product_live_worker.model.execution import State
-from support.journals import an_execution, in_state, opened, query, row
+from support.journals import DONE, an_execution, in_state, opened, query, row
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +63,11 @@ def test_no_two_holders_have_the_same_name() -> None:
     assert len({new_holder() for _ in range(100)}) == 100
 
 
+def test_where_no_boot_is_named_no_other_process_shares_the_clock(tmp_path: Path) -> None:
+    """A name of this process's own makes every other's slots look like another boot's."""
+    assert boot_id(tmp_path / "none") == boot_id(tmp_path / "none") not in ("", boot_id())
+
+
 def test_the_boot_clock_goes_on() -> None:
     """All processes of a boot read one clock that never goes back."""
     assert boot_id() == boot_id() != ""
@@ -101,6 +107,7 @@ async def test_rows_of_a_living_process_are_left_alone_and_of_a_dead_one_taken(p
         await in_state(first, State.RUNNING, an_execution())
     async with other_process(directory, "another") as other:
         query(path, "UPDATE executions SET holder = 'another'")
+        query(path, "INSERT INTO holders SELECT 'another', ?, ?", boot_id(), boot_now() + 3600)
         async with opened(path) as journal:
             assert await journal.take_over() == []
             assert (journal.unreported(), row(path)["holder"]) == (0, "another")
@@ -160,3 +167,53 @@ async def test_a_row_is_taken_over_once(path: Path) -> None:
     async with opened(path) as journal:
         assert len(await journal.take_over()) == 1
         assert await journal.take_over() == []
+
+
+async def test_a_holder_whose_lease_has_ended_loses_its_rows_once(path: Path) -> None:
+    """A process stopped for longer than its lease is taken over; when it wakes it can settle nothing, and knows why."""
+    async with opened(path, lease=0.05) as stopped:
+        held = await in_state(stopped, State.RUNNING, an_execution())
+        await anyio.sleep(0.1)
+        async with opened(path) as other:
+            assert [one.id for one in await other.take_over()] == ["e1"]
+            with pytest.raises(TakenOver):
+                await stopped.settle(held, DONE)
+            before = stopped.holder
+            assert not await stopped.renew()
+            assert (stopped.unreported(), stopped.holder != before) == (0, True)
+            assert await stopped.renew()
+            assert await stopped.take_over() == []
+            assert row(path)["holder"] == other.holder
+
+
+async def test_a_lease_renewed_in_time_keeps_its_rows(path: Path) -> None:
+    """A lease that ended, and that nobody took, goes on as if nothing had been."""
+    async with opened(path, lease=0.05) as journal:
+        held = await in_state(journal, State.RUNNING, an_execution())
+        await anyio.sleep(0.1)
+        assert await journal.renew()
+        await journal.settle(held, DONE)
+
+
+async def test_each_death_while_running_is_counted_and_a_checkpoint_forgives(path: Path) -> None:
+    """A row that was RUNNING when its holder ended has one crash more; a checkpoint begins the count anew."""
+    async with opened(path) as journal:
+        await in_state(journal, State.RUNNING, an_execution())
+    for crashes in (1, 2):
+        async with opened(path) as journal:
+            assert [one.crashes for one in await journal.take_over()] == [crashes]
+    async with opened(path) as journal:
+        (found,) = await journal.take_over()
+        saved = await journal.save_checkpoint(found, {"at": 7})
+        assert (saved.crashes, saved.checkpoint) == (0, {"at": 7})
+    async with opened(path) as journal:
+        assert [(one.crashes, one.checkpoint) for one in await journal.take_over()] == [(1, {"at": 7})]
+
+
+async def test_what_another_boot_held_is_free(path: Path) -> None:
+    """After the machine was started again no lease of before counts, however long it would have lasted."""
+    async with opened(path) as journal:
+        await in_state(journal, State.RUNNING, an_execution())
+        query(path, "UPDATE holders SET boot = 'another', ends_at = 1e12")
+        async with opened(path) as other:
+            assert [one.id for one in await other.take_over()] == ["e1"]

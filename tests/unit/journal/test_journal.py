@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from sqlalchemy.engine import Engine
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
-from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State, Status
+from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
 from support.journals import DONE, LEADS_TO, PLATFORM, VERBS, allow, an_execution, in_state, opened, query, refuse, row
 
 pytestmark = pytest.mark.anyio
@@ -101,10 +102,10 @@ async def test_any_input_can_be_claimed_and_comes_back_the_same(
         assert await journal.next(State.CLAIMED) == an_execution(input=input)
 
 
-async def test_a_claim_of_a_known_execution_is_not_new_and_changes_nothing(path: Path) -> None:
+async def test_a_claim_of_an_execution_in_hand_is_not_new_and_changes_nothing(path: Path) -> None:
     """The platform may offer an execution again; what is known of it stands."""
     async with opened(path) as journal:
-        for state in State:
+        for state in HELD:
             await in_state(journal, state, an_execution(id=state))
             before = row(path, state)
             known, is_new = await journal.claim(an_execution(id=state, input={"other": 1}))
@@ -185,7 +186,7 @@ async def test_a_row_that_another_worker_took_over_cannot_be_settled(path: Path)
     async with opened(path) as journal:
         running = await in_state(journal, State.RUNNING, an_execution())
         query(path, "UPDATE executions SET holder = 'another'")
-        with pytest.raises(IllegalTransition, match="taken it over"):
+        with pytest.raises(IllegalTransition, match="taken over"):
             await journal.settle(running, DONE)
     assert row(path)["output"] is None
 
@@ -233,13 +234,27 @@ async def test_payloads_are_kept_where_that_is_wanted(path: Path) -> None:
     assert payloads == [{"power": 3}, DONE.output, {"page": 7}]
 
 
-async def test_a_blanked_row_can_still_be_read(path: Path) -> None:
-    """The platform may offer a reported execution again; its row says how it ended."""
+@pytest.mark.parametrize("state", [State.REPORTED, State.UNDELIVERABLE])
+async def test_an_execution_offered_again_gets_its_outcome_again(path: Path, state: State) -> None:
+    """What was reported, or refused, before is not run a second time: its stored outcome is sent again."""
+    async with opened(path) as journal:
+        await in_state(journal, state, an_execution())
+        known, is_new = await journal.claim(an_execution())
+        again = await journal.next(State.SETTLED)
+        assert (known.state, is_new) == (state, False)
+        assert (again.id, again.outcome, journal.undeliverable) == ("e1", DONE, 0)
+        assert row(path)["state"] == State.SETTLED
+
+
+async def test_an_execution_offered_again_whose_output_is_gone_is_told_so(path: Path) -> None:
+    """After a restart a blanked output cannot be sent again; the pipeline is told, and the handler not run again."""
     async with opened(path) as journal:
         await in_state(journal, State.REPORTED, an_execution())
-        known, _ = await journal.claim(an_execution())
-    assert known.outcome == Outcome(Status.COMPLETED, {})
-    assert known.input is None
+    async with opened(path) as journal:
+        await journal.claim(an_execution())
+        again = await journal.next(State.SETTLED)
+    assert again.outcome is not None
+    assert again.outcome.code == "repeated"
 
 
 # What is counted
@@ -283,7 +298,7 @@ async def test_each_execution_is_given_once_to_the_stage_that_waits(path: Path) 
         for number in range(5):
             group.start_soon(journal.claim, an_execution(id=f"e{number}"))
         while len(got) < 5:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         await journal.start(await in_state(journal, State.CLAIMED, an_execution(id="last")))
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
@@ -344,11 +359,10 @@ async def test_a_verb_that_has_begun_is_ended_although_its_caller_is_cancelled(p
         await journal.start(held)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_what_cannot_be_written_is_not_remembered(path: Path, verb: str) -> None:
-    """Memory follows each commit and never goes before it; once the disk is well again, so is the verb."""
-    start_from = State.SETTLED if verb in ("postpone", "close", "give_up") else State.CLAIMED
-    start_from = State.RUNNING if verb == "rerun" else start_from
+@pytest.mark.parametrize("verb", ["start", "rerun"])
+async def test_a_start_that_cannot_be_written_is_none(path: Path, verb: str) -> None:
+    """What could happen twice is not begun before it is in the file; once the disk is well again, it is."""
+    start_from = State.RUNNING if verb == "rerun" else State.CLAIMED
     async with opened(path) as journal:
         execution = await in_state(journal, start_from, an_execution())
         before = row(path)
@@ -356,21 +370,54 @@ async def test_what_cannot_be_written_is_not_remembered(path: Path, verb: str) -
         with pytest.raises(JournalUnwritable, match="disk is full"):
             await VERBS[verb](journal, execution)
         assert journal.get("e1") == execution
-        assert (journal.undeliverable, row(path)) == (0, before)
+        assert (row(path), journal.trouble) == (before, "the journal cannot be written: disk is full")
         allow(path, "UPDATE")
         assert (await VERBS[verb](journal, execution)).state is LEADS_TO[verb]
+        assert journal.trouble == ""
 
 
-async def test_a_claim_that_cannot_be_written_is_no_claim(path: Path) -> None:
-    """Nothing is run that is not in the file."""
+@pytest.mark.parametrize("verb", ["settle", "postpone", "close", "give_up"])
+async def test_an_outcome_that_cannot_be_written_is_kept_until_it_can(path: Path, verb: str) -> None:
+    """While the disk refuses, what has happened is remembered and said to be in trouble; then it is written down."""
+    start_from = State.RUNNING if verb == "settle" else State.SETTLED
+    async with opened(path) as journal:
+        execution = await in_state(journal, start_from, an_execution())
+        before = row(path)
+        refuse(path, "UPDATE")
+        after = await VERBS[verb](journal, execution)
+        assert after.state is LEADS_TO[verb]
+        assert (row(path), bool(journal.trouble)) == (before, True)
+        with pytest.raises(JournalUnwritable):
+            await journal.catch_up()
+        allow(path, "UPDATE")
+        await journal.catch_up()
+        assert (row(path)["state"], row(path)["status"], journal.trouble) == (after.state, "COMPLETED", "")
+
+
+async def test_a_whole_story_that_could_not_be_written_is_written_as_it_ended(path: Path) -> None:
+    """Claimed before the disk failed, settled and reported while it did: the file has the end, without payloads."""
+    async with opened(path) as journal:
+        execution = await in_state(journal, State.RUNNING, an_execution())
+        refuse(path, "UPDATE")
+        await journal.close(await journal.settle(execution, DONE))
+        assert journal.unreported() == 0
+        allow(path, "UPDATE")
+        await journal.catch_up()
+    assert (row(path)["state"], row(path)["status"], row(path)["output"]) == ("REPORTED", "COMPLETED", None)
+
+
+async def test_a_claim_that_cannot_be_written_waits_for_the_disk(path: Path) -> None:
+    """The platform has given it away already, so it is not forgotten; it is not started either before it is written."""
     async with opened(path) as journal:
         await journal.claim(an_execution(id="first"))
         refuse(path, "INSERT")
+        claimed, is_new = await journal.claim(an_execution())
+        assert (claimed.id, is_new, journal.in_hand("power")) == ("e1", True, 2)
         with pytest.raises(JournalUnwritable):
-            await journal.claim(an_execution())
-        assert (journal.get("e1"), journal.unreported(), journal.in_hand("power")) == (None, 1, 1)
+            await journal.start(claimed)
         allow(path, "INSERT")
-        assert (await journal.claim(an_execution()))[1]
+        await journal.start(claimed)
+        assert row(path)["state"] == "RUNNING"
 
 
 async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> None:
@@ -382,10 +429,11 @@ async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> N
     event.listen(Engine, "connect", limit)
     try:
         async with opened(path) as journal:
-            with pytest.raises(JournalUnwritable, match="full"):
-                await journal.claim(an_execution(input="x" * 400_000))
-            assert journal.unreported() == 0
+            await journal.claim(an_execution(id="large", input="x" * 400_000))
+            assert "full" in journal.trouble
             assert (await journal.claim(an_execution()))[1]
+            assert journal.trouble == ""
+            assert query(path, "SELECT id FROM executions") == [("e1",)]
     finally:
         event.remove(Engine, "connect", limit)
 
@@ -399,7 +447,7 @@ class Commits:
     def __init__(self) -> None:
         self.count = 0
 
-    def __enter__(self) -> Commits:
+    def __enter__(self) -> Self:
         event.listen(Engine, "commit", self._committed)
         return self
 
@@ -453,22 +501,12 @@ async def test_a_step_that_is_refused_does_no_harm_to_its_neighbours(path: Path)
 
 async def test_a_step_that_breaks_the_transaction_is_the_only_one_to_fail(path: Path) -> None:
     """What the database refuses for one row, it still does for the others of the group."""
-    failed: list[str] = []
-
-    async def claim(journal: Journal, id: str) -> None:
-        try:
-            await journal.claim(an_execution(id=id))
-        except JournalUnwritable:
-            failed.append(id)
-
     async with opened(path) as journal:
         sql = "CREATE TRIGGER one BEFORE INSERT ON executions WHEN NEW.id = 'e2' BEGIN SELECT RAISE(ABORT, 'no'); END"
         query(path, sql)
         async with anyio.create_task_group() as group:
             for number in range(5):
-                group.start_soon(claim, journal, f"e{number}")
-        assert journal.unreported() == 4
-    assert failed == ["e2"]
+                group.start_soon(journal.claim, an_execution(id=f"e{number}"))
     assert query(path, "SELECT id FROM executions ORDER BY id") == [("e0",), ("e1",), ("e3",), ("e4",)]
 
 

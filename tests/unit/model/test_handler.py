@@ -62,7 +62,7 @@ class Aliased(BaseModel):
 
 
 class Wider(Aliased):
-    password: str = "x"
+    secret: int = 7
 
 
 class Doubled(BaseModel):
@@ -71,6 +71,7 @@ class Doubled(BaseModel):
     @computed_field
     @property
     def twice(self) -> int:
+        """Twice the value."""
         return 2 * self.value
 
 
@@ -80,7 +81,7 @@ class NotForPydantic:
 
 def made(input_type: Any = dict, output_type: Any = None) -> Handler:
     """Give a handler with these types."""
-    return Handler(name="some", function=lambda input: input, input_type=input_type, output_type=output_type)
+    return Handler(name="some", function=lambda given: given, input_type=input_type, output_type=output_type)
 
 
 # What the decorator accepts
@@ -179,12 +180,12 @@ def test_a_decorator_above_no_function_is_refused() -> None:
         handler("a")("text")  # type: ignore[arg-type]
 
 
-def no_input() -> None: ...
-def two_inputs(input: Row, more: Row) -> None: ...
-def any_inputs(*input: Row) -> None: ...
-def named_inputs(**input: Row) -> None: ...
-def named_input(*, input: Row) -> None: ...
-def context_alone(context: Context) -> None: ...
+def no_input() -> None: ...  # noqa: D103 (its signature says all)
+def two_inputs(input: Row, more: Row) -> None: ...  # noqa: D103 (its signature says all)
+def any_inputs(*input: Row) -> None: ...  # noqa: D103 (its signature says all)
+def named_inputs(**input: Row) -> None: ...  # noqa: D103 (its signature says all)
+def named_input(*, input: Row) -> None: ...  # noqa: D103 (its signature says all)
+def context_alone(context: Context) -> None: ...  # noqa: D103 (its signature says all)
 
 
 @pytest.mark.parametrize("function", [no_input, two_inputs, any_inputs, named_inputs, named_input, context_alone])
@@ -195,9 +196,9 @@ def test_a_function_takes_its_input_first_and_nothing_but_context_beside(functio
     assert function.__name__ in str(refusal.value)
 
 
-def positional_context(input: Row, context: Context, /) -> None: ...
-def many_contexts(input: Row, *context: Context) -> None: ...
-def context_of_names(input: Row, **context: Context) -> None: ...
+def positional_context(input: Row, context: Context, /) -> None: ...  # noqa: D103 (its signature says all)
+def many_contexts(input: Row, *context: Context) -> None: ...  # noqa: D103 (its signature says all)
+def context_of_names(input: Row, **context: Context) -> None: ...  # noqa: D103 (its signature says all)
 
 
 @pytest.mark.parametrize("function", [positional_context, many_contexts, context_of_names])
@@ -216,8 +217,8 @@ def test_an_annotation_that_cannot_be_found_is_named() -> None:
         handler("a")(function)
 
 
-def foreign_input(input: NotForPydantic) -> None: ...
-def foreign_output(input: Row) -> NotForPydantic: ...
+def foreign_input(input: NotForPydantic) -> None: ...  # noqa: D103 (its signature says all)
+def foreign_output(input: Row) -> NotForPydantic: ...  # noqa: D103 (its signature says all)
 
 
 @pytest.mark.parametrize("function", [foreign_input, foreign_output])
@@ -315,7 +316,7 @@ def test_a_dict_is_held_to_the_model_that_is_promised() -> None:
 
 def test_only_what_is_declared_is_written() -> None:
     """A subclass's further fields were not promised and may be secrets."""
-    assert "password" not in made(output_type=Aliased).write_output(Wider(row_count=1))
+    assert "secret" not in made(output_type=Aliased).write_output(Wider(row_count=1))
 
 
 def test_a_computed_field_is_part_of_the_output() -> None:

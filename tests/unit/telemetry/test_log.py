@@ -7,12 +7,10 @@ import io
 import json
 import logging
 import re
-import sys
 import typing
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +20,7 @@ from product_live_worker.telemetry.log import LINES, log_event, log_for
 from support.logs import Terminal, lines, logging_to
 
 KEY = "plk-4711-secret"
+PAYLOAD = "what the job sent"
 ABOUT = {"task": "power", "execution": "e1", "correlation": "c1"}
 REPORTED = events.ExecutionReported(
     **ABOUT,
@@ -206,7 +205,7 @@ def said_in_traceback() -> None:
 def said_in_librarys_traceback() -> None:
     """Say the key as the text of an exception that the standard logging writes."""
     try:
-        raise ValueError(KEY)
+        int(KEY)
     except ValueError:
         logging.getLogger("some.library").exception("failed")
 
@@ -269,21 +268,19 @@ def test_a_traceback_never_shows_local_variables(stream: type[io.StringIO], form
     """The variables of a handler are its inputs; a traceback shows code and nothing else."""
 
     def handle(payload: str) -> None:
-        copied = payload * 2
-        raise ValueError("no such row", len(copied))
+        raise ValueError("no such row", len(payload))
 
     out = stream()
     with logging_to(out, "debug", format):
         try:
-            handle("".join(["inp", "ut"]))
+            handle(PAYLOAD)
         except ValueError as error:
             log_event(events.HandlerFailed(**ABOUT, error=error))
             log_for().error("failed", exc_info=True)
             logging.getLogger("some.library").exception("failed")
     assert out.getvalue().count("Traceback") == 3
     assert "no such row" in out.getvalue()
-    assert "inputinput" not in out.getvalue()
-    assert "'input'" not in out.getvalue()
+    assert PAYLOAD not in out.getvalue()
 
 
 # Libraries and plugins
@@ -308,21 +305,23 @@ def test_a_librarys_own_level_is_shown_as_the_standard_one_below(level: int, sho
     assert lines(stream)[0]["level"] == shown
 
 
-def test_a_line_whose_values_do_not_fit_is_written_without_them(out: io.StringIO) -> None:
+def test_a_line_whose_values_do_not_fit_is_written_without_them() -> None:
     """A mistake in a library's log line neither breaks a handler nor prints its values somewhere else."""
-    logging.getLogger("some.library").warning("%d rows of %s", KEY)
-    assert lines(out)[0]["event"] == "%d rows of %s"
+    stream = io.StringIO()
+    with logging_to(stream, "info", "json"):
+        logging.getLogger("some.library").warning("%d rows of %s", KEY)  # noqa: PLE1206 (the mistake that is tested)
+    assert lines(stream)[0]["event"] == "%d rows of %s"
 
 
 def test_a_traceback_that_is_none_does_no_harm(out: io.StringIO) -> None:
     """logging.exception outside of an except clause is a line like any other."""
-    logging.getLogger("some.library").exception("nothing happened")
+    logging.getLogger("some.library").exception("nothing happened")  # noqa: LOG004 (the mistake that is tested)
     assert lines(out)[0]["event"] == "nothing happened"
 
 
-@pytest.mark.parametrize("name", ["httpx", "httpcore.connection", "uvicorn.access", "asyncio", "sqlalchemy.engine"])
+@pytest.mark.parametrize("name", ["httpx", "httpcore.connection", "uvicorn.error", "asyncio", "sqlalchemy.engine"])
 def test_chatty_libraries_are_heard_from_a_warning_on(name: str, out: io.StringIO) -> None:
-    """httpx would log every request, with its address; only trouble is of use."""
+    """Httpx would log every request, with its address; only trouble is of use."""
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("trouble")
     assert [line["event"] for line in lines(out)] == ["trouble"]
@@ -341,8 +340,6 @@ def test_a_text_that_is_no_unicode_can_be_logged(format: str) -> None:
 
 def test_without_a_stream_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     """A daemon's log is its standard output; who runs it decides where that goes."""
-    with logging_to(typing.cast("io.StringIO", None), "info", "json"):
-        assert structlog.get_config()["logger_factory"] is not None
+    with logging_to(None, "info", "json"):
         log_for().info("said")
     assert json.loads(capsys.readouterr().out)["event"] == "said"
-    assert sys.stdout is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -37,6 +37,8 @@ class InThread:
     async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
         """Give the handler's result; when the caller is cancelled, the thread is left behind and counted."""
         call = _Call(context.task)
+        # In a thread, the verbs of the context are ordinary calls that end when the loop has done them.
+        context = replace(context, call=anyio.from_thread.run)
 
         def work() -> Any:
             with self._lock:

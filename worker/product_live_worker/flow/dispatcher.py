@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 
@@ -12,11 +14,14 @@ from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
-from product_live_worker.model.execution import Execution, Outcome, State
+from product_live_worker.model.execution import IN_HAND, Execution, Outcome, State, Status
 from product_live_worker.model.handler import Context, Log
 from product_live_worker.model.task import ServedTask
 from product_live_worker.telemetry.events import Emit, ExecutionSettled, HandlerFailed, about
 
+REPEATED = "It repeats the execution {earlier}, and its handler refuses repeats."
+LOOK_AGAIN = 2.0
+"""Seconds between two looks at an execution that another worker runs."""
 CANCELLED = "The worker was stopped before the handler ended."
 
 
@@ -63,6 +68,11 @@ class Dispatcher:
         """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
         self._intake.cancel()
 
+    def abandon(self) -> None:
+        """End everything that runs, and settle none of it: the rows are another worker's by now."""
+        for scope in self._running.values():
+            scope.cancel()
+
     def free(self, task: str) -> int:
         """Count the task's free slots: its concurrency less what is in hand and what ignores its deadline."""
         served = self._tasks[task]
@@ -81,17 +91,20 @@ class Dispatcher:
             if self._intake.cancel_called:
                 scope.cancel()
             try:
+                repeated = await self._repeated(execution)
                 execution = await self._written(lambda: self._journal.start(execution))
                 started = time.monotonic()
-                outcome = await self._perform(execution, task)
+                outcome = repeated or await self._perform(execution, task)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
             finally:
                 del self._running[execution.id]
         if scope.cancelled_caught:
+            if self._journal.get(execution.id) is None:
+                return
             if task.on_crash == "rerun":
-                await self._written(lambda: self._journal.rerun(execution))
+                await self._left_for_the_next(execution)
                 return
             outcome = Outcome.failed("cancelled", CANCELLED)
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
@@ -103,6 +116,9 @@ class Dispatcher:
             deadline=datetime.now(UTC) + timedelta(seconds=task.timeout),
             log=self._log_for(execution),
             settings=task.settings,
+            idempotency_key=execution.idempotency_key,
+            checkpoint=execution.checkpoint,
+            keep_checkpoint=lambda checkpoint: self._keep_checkpoint(execution, checkpoint),
         )
         return await perform(
             self._executors,
@@ -116,7 +132,7 @@ class Dispatcher:
 
     async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
         try:
-            await self._written(lambda: self._journal.settle(execution, outcome))
+            await self._journal.settle(execution, outcome)
         except IllegalTransition:
             return
         self._emit(
@@ -127,6 +143,37 @@ class Dispatcher:
                 handler_seconds=handler_seconds,
             )
         )
+
+    async def _repeated(self, execution: Execution) -> Outcome | None:
+        """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""
+        if execution.on_repeat == "run" or execution.checkpoint is not None:
+            return None
+        while (earlier := await self._earlier(execution)) is not None:
+            done = earlier.outcome is not None and earlier.outcome.status is Status.COMPLETED
+            if not done and earlier.state not in IN_HAND:
+                return None
+            if execution.on_repeat == "refuse":
+                return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
+            if done:
+                return earlier.outcome
+            with anyio.move_on_after(LOOK_AGAIN):
+                await self._journal.changed()
+        return None
+
+    async def _earlier(self, execution: Execution) -> Execution | None:
+        try:
+            return await self._journal.earlier(execution)
+        except JournalUnwritable:
+            return None
+
+    async def _keep_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._journal.save_checkpoint(execution, checkpoint)
+
+    async def _left_for_the_next(self, execution: Execution) -> None:
+        # An orderly end is no crash: CLAIMED again, it does not count as one.
+        with contextlib.suppress(JournalUnwritable, IllegalTransition):
+            await self._journal.rerun(execution)
 
     async def _written(self, verb: Callable[[], Awaitable[Execution]]) -> Execution:
         while True:

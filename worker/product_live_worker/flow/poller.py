@@ -11,7 +11,7 @@ import anyio
 from product_live_worker.flow.backoff import FIRST, Outage
 from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import JournalUnwritable, KeyRefused, PlatformError
+from product_live_worker.model.errors import KeyRefused, PlatformError
 from product_live_worker.model.execution import Execution, correlation_id, idempotency_key
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.budget import Budget, Purpose, Slot
@@ -89,6 +89,8 @@ class Poller:
 
     def paused(self) -> str:
         """Say why nothing at all is polled just now, or give an empty text."""
+        if self._journal.trouble:
+            return f"nothing can be claimed that cannot be written down: {self._journal.trouble}"
         waiting = self._journal.reports_waiting()
         if self._budget.limit and waiting > self._budget.limit // 2:
             return f"{waiting} results wait to be reported first"
@@ -133,9 +135,6 @@ class Poller:
                 self._succeeded()
             except PlatformError as error:
                 self._failed(task, error)
-            except JournalUnwritable as error:
-                self._emit(ClaimAmbiguous(task=task.key, reason=f"claimed, but not written down: {error}"))
-                self._not_before = self._now() + self.outage.failed(error)
             finally:
                 self._schedule.observed(task.key, self._now(), outcome)
                 self._emit(TaskPolled(task=task.key, outcome=outcome))
@@ -148,6 +147,7 @@ class Poller:
             task=task.key,
             input={} if polled.input is None else polled.input,
             claimed_at=time.time(),
+            on_repeat=task.handler.on_repeat,
             correlation_id=correlation_id(polled.input),
             idempotency_key=idempotency_key(task.key, polled.input),
         )

@@ -1,52 +1,90 @@
-"""Recovery: decides what becomes of executions that were running when their process died."""
+"""Recovery: takes over what dead processes left, and decides what becomes of what they were running."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import anyio
 
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import JournalUnwritable, PlatformError, RequestRefused
+from product_live_worker.model.errors import IllegalTransition, JournalUnwritable, PlatformError, RequestRefused
 from product_live_worker.model.execution import FINAL_ELSEWHERE, Execution, Outcome
-from product_live_worker.model.task import OnCrash
+from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
-from product_live_worker.telemetry.events import Emit
+from product_live_worker.telemetry.events import Emit, ExecutionRecovered, about
 
 RESTARTED = "The worker was restarted while the handler ran; whether it had done its work is not known."
+QUARANTINED = "The worker died {crashes} times while this ran; it is not run again."
 
 
 class Recovery:
     """Takes RUNNING rows of dead processes, leaves REPORTED, SETTLED or CLAIMED ones."""
 
-    def __init__(self, client: Client, journal: Journal, on_crash: Callable[[str], OnCrash], *, emit: Emit) -> None:
-        """`on_crash` gives a task's policy."""
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal,
+        tasks: Mapping[str, ServedTask],
+        *,
+        ready: anyio.Event,
+        every: float,
+        max_crashes: int,
+        emit: Emit,
+    ) -> None:
+        """`ready` is set when `tasks` are known; rows are looked for `every` so many seconds."""
         self._client = client
         self._journal = journal
-        self._on_crash = on_crash
+        self._tasks = tasks
+        self._ready = ready
+        self._every = every
+        self._max_crashes = max_crashes
+        self._emit = emit
         self._outage = Outage("recovery", emit)
 
-    async def recover(self, executions: list[Execution]) -> None:
-        """Decide for each; patient with a platform that is away."""
-        for execution in executions:
-            while not await self._decide(execution):
-                pass
+    async def run(self) -> None:
+        """Look for rows of dead processes, at once and then regularly, until cancelled."""
+        while True:
+            try:
+                left_running = await self._journal.take_over()
+            except JournalUnwritable:
+                left_running = []
+            if left_running:
+                # What to do with them is the handlers' word; reports that they left are under way already.
+                await self._ready.wait()
+            for execution in left_running:
+                while not await self._decide(execution):
+                    pass
+            await anyio.sleep(self._every)
 
     async def _decide(self, execution: Execution) -> bool:
         try:
-            if await self._is_over(execution):
-                await self._journal.close(execution, "the platform had ended it already")
-            elif self._on_crash(execution.task) == "rerun":
-                await self._journal.rerun(execution)
-            else:
-                await self._journal.settle(execution, Outcome.failed("worker_restarted", RESTARTED))
+            decision = await self._recover(execution)
         except (PlatformError, JournalUnwritable) as error:
             await anyio.sleep(self._outage.failed(error))
             return False
+        except IllegalTransition:
+            # Another worker has it by now.
+            return True
         self._outage.worked()
+        self._emit(ExecutionRecovered(**about(execution), decision=decision, crashes=execution.crashes))
         return True
+
+    async def _recover(self, execution: Execution) -> str:
+        task = self._tasks.get(execution.task)
+        if await self._is_over(execution):
+            await self._journal.close(execution, "the platform had ended it already")
+            return "closed"
+        if task is None or task.on_crash == "fail":
+            await self._journal.settle(execution, Outcome.failed("worker_restarted", RESTARTED))
+            return "failed"
+        if execution.crashes >= self._max_crashes:
+            text = QUARANTINED.format(crashes=execution.crashes)
+            await self._journal.settle(execution, Outcome.failed("quarantined", text))
+            return "quarantined"
+        await self._journal.rerun(execution)
+        return "rerun"
 
     async def _is_over(self, execution: Execution) -> bool:
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 
 from product_live_worker.flow.backoff import delay
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import JournalUnwritable, PlatformError, RequestRefused
+from product_live_worker.model.errors import PlatformError, RequestRefused, TakenOver
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -56,9 +56,9 @@ class Reporter:
                 return await self._send(execution)
             except PlatformError as error:
                 execution = await self._postpone(execution, error)
-            except JournalUnwritable:
-                # Sending a report again is safe: the platform keeps the first final status.
-                await anyio.sleep(delay(1, self._chance()))
+            except TakenOver:
+                # Another worker has taken it over, and reports it.
+                return None
 
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)
@@ -108,17 +108,11 @@ class Reporter:
 
     async def _postpone(self, execution: Execution, error: PlatformError) -> Execution:
         again_in = delay(execution.attempts + 1, self._chance(), at_least=error.retry_after)
-        postponed = await self._unless_unwritable(self._journal.postpone(execution, str(error)), execution)
+        postponed = await self._journal.postpone(execution, str(error))
         attempts = execution.attempts + 1
         self._emit(ReportPostponed(**about(execution), reason=str(error), attempts=attempts, again_in=again_in))
         await anyio.sleep(again_in)
         return postponed
-
-    async def _unless_unwritable(self, verb: Awaitable[Execution], otherwise: Execution) -> Execution:
-        try:
-            return await verb
-        except JournalUnwritable:
-            return otherwise
 
 
 def _outcome(execution: Execution) -> Outcome:

@@ -11,10 +11,10 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESS = uuid.uuid4().hex
 
 
-def boot_id() -> str:
-    """Name the boot whose clock `boot_now` reads."""
+def boot_id(file: Path = _BOOT_ID) -> str:
+    """Name the boot whose clock `boot_now` reads; where the machine names none, this process stands for it."""
     try:
-        return _BOOT_ID.read_text().strip()
+        return file.read_text().strip()
     except OSError:
         return _PROCESS
 

@@ -25,11 +25,16 @@ def new_holder() -> str:
     return f"{socket.gethostname()}.{boot_id()[:8]}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
+def process_of(holder: str) -> str:
+    """Give the process of a holder: one that lost its lease goes on under a new name."""
+    return holder.partition("#")[0]
+
+
 @contextmanager
-def hold(directory: Path, holder: str) -> Iterator[None]:
+def hold(directory: Path, process: str) -> Iterator[None]:
     """Be seen alive while the block runs; the kernel lets go of the lock however the process ends."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    path = directory / holder
+    path = directory / process
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if fcntl is not None:
@@ -41,12 +46,12 @@ def hold(directory: Path, holder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_dead(directory: Path, holder: str) -> bool:
-    """Whether the process is provably gone: nobody locks its file."""
+def is_dead(directory: Path, process: str) -> bool:
+    """Whether the process is provably gone: nobody locks its file. Where files cannot be locked, nothing is proven."""
     if fcntl is None:
-        return True
+        return False
     try:
-        descriptor = os.open(directory / holder, os.O_RDWR)
+        descriptor = os.open(directory / process, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:
@@ -55,7 +60,7 @@ def is_dead(directory: Path, holder: str) -> bool:
         return False
     else:
         with contextlib.suppress(OSError):
-            (directory / holder).unlink()
+            (directory / process).unlink()
         return True
     finally:
         os.close(descriptor)

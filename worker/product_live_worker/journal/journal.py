@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,48 +19,62 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, make_url, se
 
 from product_live_worker.journal.clock import boot_id, boot_now
 from product_live_worker.journal.database import open_database
-from product_live_worker.journal.holders import hold, is_dead, new_holder
+from product_live_worker.journal.holders import hold, new_holder
+from product_live_worker.journal.leases import Leases
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
 from product_live_worker.journal.tables import executions
 from product_live_worker.journal.writer import Writer
-from product_live_worker.model.errors import IllegalTransition
+from product_live_worker.model.errors import IllegalTransition, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
+
+Result = TypeVar("Result")
 
 # Built once: what SQLAlchemy makes of a statement is kept with the statement.
 _ROW = (executions.c.platform == bindparam("this_platform")) & (executions.c.id == bindparam("this_id"))
+_MINE = _ROW & (executions.c.holder == bindparam("this_holder"))
 _INSERT = insert(executions)
 _FIND = select(executions).where(_ROW)
-_ADVANCE = update(executions).where(
-    _ROW, executions.c.holder == bindparam("this_holder"), executions.c.state == bindparam("this_state")
-)
+_ADVANCE = update(executions).where(_MINE, executions.c.state == bindparam("this_state"))
+_OVERWRITE = update(executions).where(_MINE)
+_REOPEN = update(executions).where(_ROW)
+
+CLOSED = frozenset({State.REPORTED, State.UNDELIVERABLE})
+REMEMBERED = 256
+"""Outcomes kept in memory after their report, for a platform that offers an execution again."""
+FORGOTTEN = "This execution was run and reported before, and its output is no longer kept; it is not run again."
+PRUNED_AT_ONCE = 1000
 
 
 class Journal:
-    """The executions that this process holds; what is in memory follows each commit, never goes before it."""
+    """The executions that this process holds. What is in memory follows each commit, never goes before it.
+
+    One exception: while the disk refuses commits (`trouble` says why), outcomes are kept in memory, so that what runs
+    can still be reported; `catch_up` writes them down as soon as the disk takes them.
+    """
 
     def __init__(
-        self,
-        writer: Writer,
-        ledger: JournalLedger,
-        *,
-        platform: str,
-        holder: str,
-        holders: Path,
-        keep_payloads: bool,
+        self, writer: Writer, ledger: JournalLedger, leases: Leases, *, platform: str, process: str, keep_payloads: bool
     ) -> None:
+        """`process` is this process's name among the holders."""
         self.ledger = ledger
-        self._keep_payloads = keep_payloads
-        self.holder = holder
+        self.holder = process
+        self.trouble = ""
+        """Why nothing can be written just now."""
+        self.undeliverable = 0
+        """How many rows of this platform the platform refuses for good."""
         self._writer = writer
+        self._leases = leases
         self._platform = platform
-        self._holders = holders
+        self._process = process
+        self._generation = 0
+        self._keep_payloads = keep_payloads
         self._open: dict[str, Execution] = {}
+        self._unwritten: dict[str, Execution] = {}
+        self._reported: dict[str, Outcome] = {}
         self._in_hand: Counter[str] = Counter()
         self._fresh: dict[State, deque[str]] = {State.CLAIMED: deque(), State.SETTLED: deque()}
         self._changed = anyio.Event()
-        self.undeliverable = 0
-        """How many rows of this platform the platform refuses for good."""
 
     # What is there
 
@@ -89,6 +106,12 @@ class Journal:
         """Wait until any row has changed."""
         await self._changed.wait()
 
+    async def troubled(self) -> None:
+        """Wait until the disk refuses a commit."""
+        while not self.trouble:
+            await self._changed.wait()
+        await anyio.sleep_forever()
+
     async def next(self, state: State) -> Execution:
         """Wait for an execution that has newly come into `state`, and give each just once."""
         while True:
@@ -98,134 +121,260 @@ class Journal:
                     return execution
             await self._changed.wait()
 
-    # The verbs
+    # The verbs of an execution
 
     async def claim(self, execution: Execution) -> tuple[Execution, bool]:
-        """Write a claim down before anything else happens; gives the row, and whether it is new."""
+        """Write a claim down before anything else happens; gives the row, and whether it is new.
+
+        One that is in hand already stays as it is. One that was reported before gets its stored outcome sent again.
+        """
+        held = self._open.get(execution.id)
+        if held is not None:
+            return held, False
 
         def step(connection: Connection) -> Execution | None:
             known = self._find(connection, execution.id)
             if known is None:
-                row = {"platform": self._platform, "holder": self.holder, **to_row(execution)}
-                connection.execute(_INSERT, row)
+                connection.execute(_INSERT, self._row(execution))
+            elif known.state in CLOSED:
+                again = self._row(self._reopened(known))
+                connection.execute(_REOPEN, {"this_platform": self._platform, "this_id": known.id, **again})
             return known
 
-        known = await self._writer.do(step)
+        try:
+            known = await self._do(step)
+        except JournalUnwritable:
+            known = None
+            self._unwritten[execution.id] = execution
         if known is None:
             self._remember(execution)
+        elif known.state in CLOSED:
+            self.undeliverable -= known.state is State.UNDELIVERABLE
+            self._remember(self._reopened(known))
         return known or execution, known is None
 
     async def start(self, execution: Execution) -> Execution:
-        """CLAIMED → RUNNING."""
-        return await self._advance(execution.id, State.RUNNING, from_states=(State.CLAIMED,), started_at=time.time())
+        """CLAIMED → RUNNING; raises JournalUnwritable, since a start that is not written down could happen twice."""
+        return await self._advance(execution.id, State.RUNNING, of=(State.CLAIMED,), started_at=time.time())
+
+    async def save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> Execution:
+        """RUNNING stays RUNNING, and what a crash would repeat begins here; raises JournalUnwritable."""
+        of = (State.RUNNING,)
+        return await self._advance(execution.id, State.RUNNING, of=of, checkpoint=checkpoint, crashes=0)
+
+    async def rerun(self, execution: Execution) -> Execution:
+        """RUNNING → CLAIMED: run it again; raises JournalUnwritable."""
+        return await self._advance(execution.id, State.CLAIMED, of=IN_HAND, started_at=None)
 
     async def settle(self, execution: Execution, outcome: Outcome) -> Execution:
         """CLAIMED or RUNNING → SETTLED: the outcome is fixed before its first report."""
         settled = {"outcome": outcome, "settled_at": time.time(), "input": None}
-        return await self._advance(execution.id, State.SETTLED, from_states=IN_HAND, **settled)
-
-    async def rerun(self, execution: Execution) -> Execution:
-        """RUNNING → CLAIMED: run it again."""
-        return await self._advance(execution.id, State.CLAIMED, from_states=IN_HAND, started_at=None)
+        return await self._advance(execution.id, State.SETTLED, of=IN_HAND, or_remember=True, **settled)
 
     async def postpone(self, execution: Execution, trouble: str) -> Execution:
         """SETTLED stays SETTLED: a report got no final answer."""
         again = {"attempts": execution.attempts + 1, "trouble": trouble}
-        return await self._advance(execution.id, State.SETTLED, from_states=(State.SETTLED,), **again)
+        return await self._advance(execution.id, State.SETTLED, of=(State.SETTLED,), or_remember=True, **again)
 
     async def close(self, execution: Execution, trouble: str = "") -> Execution:
         """→ REPORTED: the platform has a final status; the payloads go unless they are to be kept."""
         closed = {"reported_at": time.time(), "trouble": trouble}
-        return await self._advance(execution.id, State.REPORTED, from_states=tuple(State), **closed)
+        row = await self._advance(execution.id, State.REPORTED, of=tuple(State), or_remember=True, **closed)
+        if row.outcome is not None:
+            self._reported[row.id] = row.outcome
+            if len(self._reported) > REMEMBERED:
+                del self._reported[next(iter(self._reported))]
+        return row
 
     async def give_up(self, execution: Execution, trouble: str) -> Execution:
         """SETTLED → UNDELIVERABLE: the platform refuses the outcome for good; it is kept."""
         refused = {"attempts": execution.attempts + 1, "trouble": trouble}
-        row = await self._advance(execution.id, State.UNDELIVERABLE, from_states=(State.SETTLED,), **refused)
+        row = await self._advance(execution.id, State.UNDELIVERABLE, of=(State.SETTLED,), or_remember=True, **refused)
         self.undeliverable += 1
         return row
 
+    async def earlier(self, execution: Execution) -> Execution | None:
+        """Find the execution that this one repeats: the last before it of the same task and idempotency key."""
+        same = (executions.c.platform == self._platform) & (executions.c.task == execution.task)
+        before = (executions.c.claimed_at <= execution.claimed_at) & (executions.c.id != execution.id)
+        query = select(executions).where(same, executions.c.idempotency_key == execution.idempotency_key, before)
+        last = query.order_by(executions.c.claimed_at.desc()).limit(1)
+        row = await self._do(lambda connection: connection.execute(last).one_or_none())
+        return None if row is None else from_row(row)
+
+    # The verbs of a holder
+
+    async def join(self) -> None:
+        """Begin this process's lease."""
+        await self._do(lambda connection: self._leases.join(connection, self.holder))
+
+    async def leave(self) -> None:
+        """End it; what is still open can be taken over at once."""
+        await self._do(lambda connection: self._leases.leave(connection, [self.holder]))
+
+    async def renew(self) -> bool:
+        """Prolong the lease; gives False when the rows were taken over meanwhile, and are forgotten here."""
+        if await self._do(lambda connection: self._leases.renew(connection, self.holder)):
+            return True
+        # Never under the old name: what it held is somebody else's now, and stays so.
+        self._generation += 1
+        self.holder = f"{self._process}#{self._generation}"
+        await self.join()
+        for execution_id in tuple(self._open):
+            self._drop(execution_id)
+        self._unwritten.clear()
+        return False
+
     async def take_over(self) -> list[Execution]:
-        """Take the open rows of processes that are gone; gives those that were RUNNING when their process ended."""
-        mine = executions.c.holder == self.holder
-        open_rows = (executions.c.platform == self._platform) & (executions.c.state != State.REPORTED)
-        others = select(executions.c.holder).where(open_rows, ~mine).distinct()
-        holders = await self._writer.do(lambda connection: connection.execute(others).scalars().all())
-        gone = [holder for holder in holders if is_dead(self._holders, holder)]
+        """Take the open rows of holders that are gone; gives those that were RUNNING when theirs ended."""
+        open_rows = (executions.c.platform == self._platform) & (executions.c.state != "REPORTED")
 
         def step(connection: Connection) -> list[Execution]:
+            others = select(executions.c.holder).where(open_rows, executions.c.holder != self.holder).distinct()
+            gone = self._leases.gone(connection, connection.execute(others).scalars().all())
+            if not gone:
+                return []
             theirs = open_rows & executions.c.holder.in_(gone)
+            died = theirs & (executions.c.state == State.RUNNING.value)
+            connection.execute(update(executions).where(died).values(crashes=executions.c.crashes + 1))
             rows = connection.execute(select(executions).where(theirs).order_by(executions.c.claimed_at)).all()
             connection.execute(update(executions).where(theirs).values(holder=self.holder))
+            self._leases.leave(connection, gone)
             return [from_row(row) for row in rows]
 
-        taken = await self._writer.do(step) if gone else []
-        self.undeliverable = await self._writer.do(self._count_undeliverable)
+        taken = await self._do(step)
+        self.undeliverable = await self._do(self._count_undeliverable)
         for execution in taken:
-            if execution.state is not State.UNDELIVERABLE:
+            if execution.state not in CLOSED:
                 self._remember(execution)
         return [execution for execution in taken if execution.state is State.RUNNING]
 
+    async def catch_up(self) -> None:
+        """Write down what was only remembered while the disk refused; raises JournalUnwritable while it still does."""
+        for execution in tuple(self._unwritten.values()):
+            await self._do(partial(self._overwrite, execution=execution))
+            if self._unwritten.get(execution.id) is execution:
+                del self._unwritten[execution.id]
+
     async def prune(self, before: float) -> int:
         """Forget what was reported before that moment; gives how many rows."""
-        old = (executions.c.platform == self._platform) & (executions.c.reported_at < before)
-        step = delete(executions).where(old)
-        return await self._writer.do(lambda connection: connection.execute(step).rowcount)
+        old = select(executions.c.id).where(executions.c.platform == self._platform, executions.c.reported_at < before)
+        # A few at a time: nobody's claim waits for the end of a long deletion.
+        some = delete(executions).where(
+            executions.c.platform == self._platform, executions.c.id.in_(old.limit(PRUNED_AT_ONCE))
+        )
+        pruned = 0
+        while (gone := await self._do(lambda connection: connection.execute(some).rowcount)) > 0:
+            pruned += gone
+        return pruned
 
     # How they are done
 
-    def _count_undeliverable(self, connection: Connection) -> int:
-        here = (executions.c.platform == self._platform) & (executions.c.state == State.UNDELIVERABLE)
-        # The open rows' index answers this only when asked in its own words.
-        return connection.execute(select(func.count()).where(here, executions.c.state != "REPORTED")).scalar_one()
+    async def _do(self, step: Callable[[Connection], Result]) -> Result:
+        try:
+            result = await self._writer.do(step)
+        except JournalUnwritable as error:
+            self._tell(str(error))
+            raise
+        self._tell("")
+        return result
 
-    def _columns(self, now: Execution, to: Execution) -> dict[str, Any]:
+    def _tell(self, trouble: str) -> None:
+        if bool(trouble) != bool(self.trouble):
+            self._wake()
+        self.trouble = trouble
+
+    async def _advance(
+        self, execution_id: str, state: State, *, of: Collection[State], or_remember: bool = False, **changes: Any
+    ) -> Execution:
+        now = self._open.get(execution_id)
+        steps = () if now is None else (*TRANSITIONS[now.state], now.state)
+        if now is None or now.state not in of or state not in steps:
+            found = "not in hand" if now is None else now.state
+            raise IllegalTransition(f"execution {execution_id} is {found}: it cannot become {state}")
+        to = replace(now, state=state, **changes)
+        behind = execution_id in self._unwritten
+
+        def step(connection: Connection) -> None:
+            if behind:
+                self._overwrite(connection, to)
+                return
+            this = {**self._this(to), "this_state": now.state.value}
+            if connection.execute(_ADVANCE, {**this, **self._changed_columns(now, to)}).rowcount != 1:
+                self._refuse(connection, to)
+
+        try:
+            await self._do(step)
+        except TakenOver:
+            self._drop(execution_id)
+            raise
+        except JournalUnwritable:
+            if not or_remember:
+                raise
+            self._unwritten[execution_id] = to
+        else:
+            self._unwritten.pop(execution_id, None)
+        self._remember(to)
+        return to
+
+    def _overwrite(self, connection: Connection, execution: Execution) -> None:
+        if connection.execute(_OVERWRITE, {**self._this(execution), **self._row(execution)}).rowcount == 1:
+            return
+        if self._find(connection, execution.id) is not None:
+            self._refuse(connection, execution)
+        connection.execute(_INSERT, self._row(execution))
+
+    def _refuse(self, connection: Connection, execution: Execution) -> NoReturn:
+        this = {"this_platform": self._platform, "this_id": execution.id}
+        row = connection.execute(_FIND, this).one_or_none()
+        if row is None or row.holder != self.holder:
+            raise TakenOver(f"execution {execution.id} was taken over by another worker")
+        raise IllegalTransition(f"execution {execution.id} is {row.state} by now: it cannot become {execution.state}")
+
+    def _this(self, execution: Execution) -> dict[str, str]:
+        return {"this_platform": self._platform, "this_id": execution.id, "this_holder": self.holder}
+
+    def _row(self, execution: Execution) -> dict[str, Any]:
+        row = {"platform": self._platform, "holder": self.holder, **to_row(execution)}
+        return row | self._blanks(execution)
+
+    def _changed_columns(self, now: Execution, to: Execution) -> dict[str, Any]:
         values: dict[str, Any] = {"state": to.state.value} | {
             name: getattr(to, name)
-            for name in ("started_at", "settled_at", "reported_at", "attempts", "trouble")
+            for name in ("started_at", "settled_at", "reported_at", "attempts", "trouble", "crashes")
             if getattr(to, name) != getattr(now, name)
         }
         if to.outcome is not now.outcome:
             values |= outcome_columns(to.outcome)
-        if to.state is State.REPORTED and not self._keep_payloads:
-            values |= {"input": None, "output": None, "checkpoint": None}
-        return values
+        if to.checkpoint is not now.checkpoint:
+            values["checkpoint"] = json.dumps(to.checkpoint)
+        return values | self._blanks(to)
+
+    def _blanks(self, execution: Execution) -> dict[str, None]:
+        if execution.state is not State.REPORTED or self._keep_payloads:
+            return {}
+        blank = ("input", "checkpoint") if execution.on_repeat == "adopt" else ("input", "checkpoint", "output")
+        return dict.fromkeys(blank)
+
+    def _reopened(self, known: Execution) -> Execution:
+        outcome = self._reported.get(known.id) or known.outcome or Outcome.failed("repeated", FORGOTTEN)
+        return replace(known, state=State.SETTLED, outcome=outcome, reported_at=None, attempts=0, trouble="")
 
     def _find(self, connection: Connection, execution_id: str) -> Execution | None:
         this = {"this_platform": self._platform, "this_id": execution_id}
         row = connection.execute(_FIND, this).one_or_none()
         return None if row is None else from_row(row)
 
-    async def _advance(
-        self, execution_id: str, state: State, *, from_states: Collection[State], **changes: Any
-    ) -> Execution:
-        now = self._open.get(execution_id)
-        steps = () if now is None else (*TRANSITIONS[now.state], now.state)
-        if now is None or now.state not in from_states or state not in steps:
-            found = "not in hand" if now is None else now.state
-            raise IllegalTransition(f"execution {execution_id} is {found}: it cannot become {state}")
-        to = replace(now, state=state, **changes)
-        row = {
-            "this_platform": self._platform,
-            "this_id": to.id,
-            "this_holder": self.holder,
-            "this_state": now.state.value,
-            **self._columns(now, to),
-        }
-
-        def step(connection: Connection) -> None:
-            if connection.execute(_ADVANCE, row).rowcount != 1:
-                raise IllegalTransition(f"execution {to.id} was {now.state} here, but another worker has taken it over")
-
-        await self._writer.do(step)
-        self._remember(to)
-        return to
+    def _count_undeliverable(self, connection: Connection) -> int:
+        here = (executions.c.platform == self._platform) & (executions.c.state == State.UNDELIVERABLE.value)
+        # The open rows' index answers this only when asked in its own words.
+        return connection.execute(select(func.count()).where(here, executions.c.state != "REPORTED")).scalar_one()
 
     def _remember(self, execution: Execution) -> None:
         before = self._open.get(execution.id)
         if before is not None and before.state in IN_HAND:
             self._in_hand[before.task] -= 1
-        if execution.state in (State.REPORTED, State.UNDELIVERABLE):
+        if execution.state in CLOSED:
             self._open.pop(execution.id, None)
         else:
             self._open[execution.id] = execution
@@ -234,26 +383,43 @@ class Journal:
         moved = before is None or before.state is not execution.state
         if moved and execution.state in self._fresh:
             self._fresh[execution.state].append(execution.id)
+        self._wake()
+
+    def _drop(self, execution_id: str) -> None:
+        lost = self._open.pop(execution_id, None)
+        if lost is not None and lost.state in IN_HAND:
+            self._in_hand[lost.task] -= 1
+        self._unwritten.pop(execution_id, None)
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
 
 @asynccontextmanager
-async def open_journal(url: str, *, platform: str, window: float, keep_payloads: bool) -> AsyncIterator[Journal]:
-    """Open the journal for one worker process on one platform; `window` is the budget's, in seconds.
+async def open_journal(
+    url: str, *, platform: str, window: float, lease: float, keep_payloads: bool
+) -> AsyncIterator[Journal]:
+    """Open the journal for one worker process on one platform; `window` is the budget's, `lease` ours, in seconds.
 
     Raises JournalUnusable for a database that this worker must not touch, JournalUnwritable for a disk that refuses.
     """
     engine = await anyio.to_thread.run_sync(open_database, url)
     path = Path(make_url(url).database or "")
-    holders, holder = path.with_name(f"{path.name}.holders"), new_holder()
+    directory, process, boot = path.with_name(f"{path.name}.holders"), new_holder(), boot_id()
     try:
-        with hold(holders, holder):
+        with hold(directory, process):
             writer = Writer(engine)
-            ledger = JournalLedger(writer, platform, now=boot_now, boot=boot_id())
+            ledger = JournalLedger(writer, platform, now=boot_now, boot=boot)
+            leases = Leases(directory, seconds=lease, now=boot_now, boot=boot)
+            journal = Journal(writer, ledger, leases, platform=platform, process=process, keep_payloads=keep_payloads)
             await ledger.open(window)
-            yield Journal(
-                writer, ledger, platform=platform, holder=holder, holders=holders, keep_payloads=keep_payloads
-            )
+            await journal.join()
+            try:
+                yield journal
+            finally:
+                with contextlib.suppress(JournalUnwritable):
+                    await journal.leave()
     finally:
         engine.dispose()

@@ -32,10 +32,8 @@ def outcome_columns(outcome: Outcome | None) -> dict[str, Any]:
 
 
 def from_row(row: Row[Any]) -> Execution:
-    """Give the execution that a row holds; a blanked output reads as an empty one."""
-    outcome = None
-    if row.status is not None:
-        outcome = Outcome(Status(row.status), {} if row.output is None else json.loads(row.output))
+    """Give the execution that a row holds; one whose output is blank reads as one without an outcome."""
+    outcome = None if row.output is None else Outcome(Status(row.status), json.loads(row.output))
     return Execution(
         **{name: getattr(row, name) for name in _PLAIN},
         state=State(row.state),

@@ -27,6 +27,9 @@ executions = Table(
     Column("correlation_id", Text),
     Column("idempotency_key", Text, nullable=False),
     Column("checkpoint", Text, comment="JSON"),
+    Column(
+        "on_repeat", Text, nullable=False, comment="what a repeat of it under a new id does; adopt keeps its output"
+    ),
     Column("crashes", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
     Column("trouble", Text, nullable=False, default=""),
@@ -44,6 +47,15 @@ Index(
     postgresql_where=executions.c.state != "REPORTED",
 )
 Index("executions_reported_at", executions.c.reported_at)
+Index("executions_idempotency_key", executions.c.platform, executions.c.idempotency_key)
+
+holders = Table(
+    "holders",
+    metadata,
+    Column("holder", Text, primary_key=True),
+    Column("boot", Text, nullable=False, comment="the boot whose clock ends_at is on"),
+    Column("ends_at", Double, nullable=False, comment="when the lease ends, seconds of the boot clock"),
+)
 
 slots = Table(
     "slots",

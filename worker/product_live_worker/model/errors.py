@@ -7,7 +7,8 @@ WorkerError
 ├── JournalError
 │   ├── JournalUnusable       the file is damaged, foreign, newer than this worker; the process ends with 78
 │   ├── JournalUnwritable     the disk refuses a commit; nothing may be claimed
-│   └── IllegalTransition     a verb was called on a row in the wrong state, or on another holder's row
+│   └── IllegalTransition     a verb was called on a row in the wrong state
+│       └── TakenOver         … on a row that another worker holds by now
 └── PlatformError             Product-Live did not do what it was asked
     ├── PlatformUnreachable   no answer: DNS, TLS, connection, time
     ├── AnswerUnreadable      an answer that says success and is not what the API describes
@@ -54,7 +55,11 @@ class JournalUnwritable(JournalError):
 
 
 class IllegalTransition(JournalError):
-    """A row is not in a state, or not of a holder, that allows this step."""
+    """A row is not in a state that allows this step."""
+
+
+class TakenOver(IllegalTransition):
+    """A row is another worker's by now: it is theirs to end."""
 
 
 class PlatformError(WorkerError):

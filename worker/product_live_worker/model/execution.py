@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from product_live_worker.model.task import OnRepeat
+
 
 class State(StrEnum):
     """Where an execution stands in the journal."""
@@ -94,6 +96,8 @@ class Execution:
     idempotency_key: str = ""
     outcome: Outcome | None = None
     checkpoint: dict[str, Any] | None = None
+    on_repeat: OnRepeat = "run"
+    """What is done when the platform retries an execution of this task under a new id."""
     crashes: int = 0
     """How often a process died while this ran, without a new checkpoint in between."""
     attempts: int = 0

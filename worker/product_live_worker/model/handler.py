@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any, Literal, Protocol
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from product_live_worker.model.task import OnCrash
+from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
@@ -61,6 +62,16 @@ class Log(Protocol):
         """Write a line about something that went wrong."""
 
 
+async def _keep_nothing(_: dict[str, Any]) -> None:
+    return None
+
+
+def _on_the_loop(
+    verb: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], argument: dict[str, Any]
+) -> Coroutine[Any, Any, None]:
+    return verb(argument)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a handler may know of the execution it runs, and do beside returning its result."""
@@ -74,6 +85,23 @@ class Context:
     log: Log
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The section `[tasks.<key>.settings]`."""
+    idempotency_key: str = ""
+    """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
+    checkpoint: Mapping[str, Any] | None = None
+    """What the handler saved last before the worker was killed; None when it runs for the first time."""
+    keep_checkpoint: Callable[[dict[str, Any]], Coroutine[Any, Any, None]] = field(default=_keep_nothing, repr=False)
+    call: Callable[[Callable[[dict[str, Any]], Coroutine[Any, Any, None]], dict[str, Any]], Any] = field(
+        default=_on_the_loop, repr=False
+    )
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> Any:
+        """Write down how far the work has come; durable when it returns. JSON values only.
+
+        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. After a crash, a handler with
+        `on_crash="rerun"` is called again with it in `context.checkpoint`. Raises TypeError or ValueError for what
+        is no JSON.
+        """
+        return self.call(self.keep_checkpoint, json.loads(json.dumps(dict(checkpoint), allow_nan=False)))
 
     def remaining(self) -> float:
         """Give the seconds left before the deadline, never less than 0."""
@@ -93,6 +121,7 @@ class Handler:
     timeout: float = 600.0
     explicit: bool = False
     on_crash: OnCrash = "fail"
+    on_repeat: OnRepeat = "run"
     takes_context: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -161,6 +190,7 @@ def handler(
     timeout: float = 600.0,
     explicit: bool = False,
     on_crash: OnCrash = "fail",
+    on_repeat: OnRepeat = "run",
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of the task with the key `name`.
 
@@ -169,7 +199,11 @@ def handler(
 
     `concurrency`: executions at once. `timeout`: seconds until FAILED with code `timeout`. `explicit`: never matched to
     a task by its key alone, it needs a `[tasks.…]` section. `on_crash`: what becomes of an execution that was running
-    when the worker's process died: "fail" reports FAILED with code `worker_restarted`, "rerun" runs it again.
+    when the worker's process died: "fail" reports FAILED with code `worker_restarted`, "rerun" runs it again, with
+    its last checkpoint in `context.checkpoint`. `on_repeat`: what becomes of a retry by the platform, which comes under
+    a new id with the same `context.idempotency_key`: "run" runs it, "adopt" ends it as the earlier one COMPLETED, or
+    waits for it while it runs, "refuse" fails it with code `repeated` in both cases. Equal turns of a loop inside one
+    job have the same key too.
 
     Raises TypeError for a function or an option that cannot be used.
     """
@@ -184,6 +218,8 @@ def handler(
         )
     if on_crash not in typing.get_args(OnCrash):
         raise TypeError(f"handler {name!r}: on_crash is 'fail' or 'rerun'; found {on_crash!r}")
+    if on_repeat not in typing.get_args(OnRepeat):
+        raise TypeError(f"handler {name!r}: on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}")
 
     def register(function: Callable[..., Any]) -> Handler:
         input_type, output_type, takes_context = _signature(name, function)
@@ -197,6 +233,7 @@ def handler(
             timeout=float(timeout),
             explicit=explicit,
             on_crash=on_crash,
+            on_repeat=on_repeat,
             takes_context=takes_context,
         )
         try:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from product_live_worker.model.handler import Handler
 
 OnCrash = Literal["fail", "rerun"]
+OnRepeat = Literal["run", "adopt", "refuse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

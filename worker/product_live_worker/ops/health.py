@@ -119,11 +119,9 @@ class Health:
         return Check("reports", True, f"{len(waiting)} waiting")
 
     def _journal(self) -> Check:
-        error = next((o.error for o in (self.dispatcher.trouble, self.poller.outage) if _is_journal(o.error)), None)
-        if error is not None:
-            return Check(
-                "journal", False, str(error), "Make room on the disk, or mend its permissions; work goes on by itself."
-            )
+        if self.journal.trouble:
+            cure = "Make room on the disk, or mend its permissions; work goes on by itself."
+            return Check("journal", False, self.journal.trouble, cure)
         return Check("journal", True, f"{self.journal.undeliverable} undeliverable results kept")
 
     def _age(self, state: State) -> float:

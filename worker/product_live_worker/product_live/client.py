@@ -233,20 +233,27 @@ class Client:
 async def open_http(
     base_url: str, *, connect_timeout: float, total_timeout: float, ca_file: Path | None, user_agent: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Open the one HTTP client: proxies from the environment, a CA beside the system's, no redirects, no retries."""
+    """Open the one HTTP client: proxies from the environment, the system's or the given CA, no redirects, no retries.
+
+    Raises SettingsError when the environment names a proxy that cannot be used.
+    """
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
-    async with httpx.AsyncClient(
-        base_url=base_url,
-        verify=context,
-        # A proxy could not reach our own loopback.
-        trust_env=not is_loopback(httpx.URL(base_url).host),
-        timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
-        follow_redirects=False,
-        limits=httpx.Limits(max_connections=64, keepalive_expiry=KEEP_ALIVE),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
-    ) as http:
+    try:
+        http = httpx.AsyncClient(
+            base_url=base_url,
+            verify=context,
+            # A proxy could not reach our own loopback.
+            trust_env=not is_loopback(httpx.URL(base_url).host),
+            timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=KEEP_ALIVE),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise SettingsError(f"HTTPS_PROXY, ALL_PROXY: found {error}; allowed is http://HOST:PORT") from error
+    async with http:
         yield http
 
 

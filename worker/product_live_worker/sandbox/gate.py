@@ -41,8 +41,7 @@ class Gate:
         operation, subject = route(scope["method"], scope["path"])
         arrival = Arrival(self._clock(), scope["method"], scope["path"], operation.name, subject)
         self._world.arrivals.append(arrival)
-        headers = dict(scope["headers"])
-        connection = Connection(arrival, headers, receive, send)
+        connection = Connection(arrival, receive, send)
         try:
             self._world.limiter.admit(resource(scope["path"]), arrival.at)
             body = await connection.read(self._largest(operation))
@@ -50,7 +49,7 @@ class Gate:
             await connection.send(refusal_answer(refusal))
             return
         if body is not None:
-            request = Request(headers, scope["query_string"], body)
+            request = Request(dict(scope["headers"]), scope["query_string"], body)
             await self._answer(arrival, connection, lambda: self._perform(operation, request, subject or ""))
 
     def _largest(self, operation: Operation) -> int:

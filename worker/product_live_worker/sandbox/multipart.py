@@ -13,7 +13,7 @@ def file_part(content_type: str, body: bytes) -> tuple[str, bytes]:
     boundary = _boundary(content_type)
     # Each part begins and ends with a delimiter on a line of its own; the last delimiter has two more dashes.
     parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if len(parts) < 3 or not parts[-1].startswith(b"--"):
+    if not parts[-1].startswith(b"--"):
         raise MalformedError("the form is not complete")
     for part in parts[1:-1]:
         head, _, content = part.partition(b"\r\n\r\n")

@@ -83,16 +83,13 @@ def _refuse_constant(name: str) -> NoReturn:
 class Connection:
     """One exchange with a client, and the ways to spoil it; notes the answer's status in `arrival`."""
 
-    def __init__(self, arrival: Arrival, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    def __init__(self, arrival: Arrival, receive: Receive, send: Send) -> None:
         self._arrival = arrival
-        self._headers = headers
         self._receive = receive
         self._send = send
 
     async def read(self, limit: int) -> bytes | None:
         """Read the request's body, None when the client left; raises TooLargeError over `limit` bytes."""
-        if int(self._headers.get(b"content-length", 0)) > limit:
-            raise TooLargeError(f"a body may have {limit} bytes")
         body = bytearray()
         while True:
             message = await self._receive()

@@ -145,6 +145,14 @@ class ExecutionRepeated(ExecutionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRecovered(ExecutionEvent):
+    """What was running when its process died has been decided on: closed, failed, quarantined, rerun."""
+
+    decision: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerFailed(ExecutionEvent):
     """A handler raised something else than TaskFailed."""
 

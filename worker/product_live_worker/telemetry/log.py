@@ -30,6 +30,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.OutageEnded: ("info", "outage ended"),
     events.ExecutionClaimed: ("debug", "execution claimed"),
     events.ExecutionRepeated: ("warning", "the platform offered an execution again"),
+    events.ExecutionRecovered: ("warning", "an execution of a dead worker was recovered"),
     events.HandlerFailed: ("error", "handler failed"),
     events.ExecutionSettled: ("debug", "execution settled"),
     events.ReportPostponed: ("debug", "report postponed"),

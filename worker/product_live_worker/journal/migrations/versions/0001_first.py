@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("correlation_id", sa.Text),
         sa.Column("idempotency_key", sa.Text, nullable=False),
         sa.Column("checkpoint", sa.Text),
+        sa.Column("on_repeat", sa.Text, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("trouble", sa.Text, nullable=False),
@@ -36,6 +37,13 @@ def upgrade() -> None:
         "executions_open", "executions", ["platform", "holder"], sqlite_where=still_open, postgresql_where=still_open
     )
     op.create_index("executions_reported_at", "executions", ["reported_at"])
+    op.create_index("executions_idempotency_key", "executions", ["platform", "idempotency_key"])
+    op.create_table(
+        "holders",
+        sa.Column("holder", sa.Text, primary_key=True),
+        sa.Column("boot", sa.Text, nullable=False),
+        sa.Column("ends_at", sa.Double, nullable=False),
+    )
     op.create_table(
         "slots",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),

@@ -1,0 +1,41 @@
+"""Leases: one row for each holder, renewed for as long as it has rows in hand; who lost it has lost its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from product_live_worker.journal.holders import is_dead, process_of
+from product_live_worker.journal.tables import holders
+
+
+class Leases:
+    """Who is alive, by lock files on this machine and by leases on the boot clock."""
+
+    def __init__(self, directory: Path, *, seconds: float, now: Callable[[], float], boot: str) -> None:
+        """`directory` has the lock files; a lease lasts `seconds`."""
+        self.seconds = seconds
+        self._directory = directory
+        self._now = now
+        self._boot = boot
+
+    def join(self, connection: Connection, holder: str) -> None:
+        """Begin a lease."""
+        connection.execute(insert(holders).values(holder=holder, boot=self._boot, ends_at=self._now() + self.seconds))
+
+    def renew(self, connection: Connection, holder: str) -> bool:
+        """Prolong a lease; gives False when another worker has ended it and taken the rows over."""
+        step = update(holders).where(holders.c.holder == holder).values(ends_at=self._now() + self.seconds)
+        return connection.execute(step).rowcount == 1
+
+    def leave(self, connection: Connection, gone: Collection[str]) -> None:
+        """End leases."""
+        connection.execute(delete(holders).where(holders.c.holder.in_(gone)))
+
+    def gone(self, connection: Connection, candidates: Collection[str]) -> list[str]:
+        """Give those that are dead: provably, or by a lease that ended, is missing, or is of another boot."""
+        rows = connection.execute(select(holders).where(holders.c.holder.in_(candidates))).all()
+        alive = {row.holder for row in rows if row.boot == self._boot and row.ends_at > self._now()}
+        return [name for name in candidates if name not in alive or is_dead(self._directory, process_of(name))]
