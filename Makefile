@@ -20,7 +20,7 @@ test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache
-	@$(BIN)/python -m pytest -q --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
 	@echo "All is well."
 
 format: $(READY) ## Format the code and mend what ruff can mend

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,7 +173,9 @@ def test_a_missing_key_is_told_with_all_three_ways_to_give_it() -> None:
 
 def test_the_sandbox_needs_no_key() -> None:
     """`run --sandbox` loads settings without one."""
-    assert load(None, {}, require_key=False).api.key is None
+    settings = load(None, {}, require_key=False)
+    with pytest.raises(SettingsError, match="PLW_API__KEY"):
+        api_key(settings.api)
 
 
 @pytest.mark.parametrize(
@@ -439,6 +442,7 @@ def test_the_key_goes_nowhere_but_through_tls_to_a_plain_address(url: str) -> No
 
 def test_ca_certificates_are_tried_when_they_are_named() -> None:
     """A file that holds none is told at the start, not at the first request."""
+    assert read(PLW_API__CA_FILE=certifi.where()).api.ca_file == Path(certifi.where())
     Path("ca.pem").write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n", encoding="utf-8")
     assert problem(PLW_API__CA_FILE="ca.pem").startswith('PLW_API__CA_FILE: found "ca.pem"; allowed is ')
 

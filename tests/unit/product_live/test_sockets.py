@@ -40,10 +40,12 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def desk_at(base_url: str, *, ca_file: Path | None = None, total_timeout: float = 10.0) -> AsyncIterator[Desk]:
+async def desk_at(
+    base_url: str, *, ca_file: Path | None = None, connect_timeout: float = 5.0, total_timeout: float = 10.0
+) -> AsyncIterator[Desk]:
     """Give a client as the daemon opens it."""
     async with open_http(
-        base_url, connect_timeout=5, total_timeout=total_timeout, ca_file=ca_file, user_agent="test/1"
+        base_url, connect_timeout=connect_timeout, total_timeout=total_timeout, ca_file=ca_file, user_agent="test/1"
     ) as http:
         yield Desk(http, total_timeout=total_timeout)
 
@@ -232,11 +234,13 @@ async def test_tls_that_breaks_after_the_request_is_no_crash() -> None:
 
 async def test_tls_where_plain_http_is_spoken_is_no_crash() -> None:
     """A wrong scheme is an unreachable platform, and nothing was done."""
-    async with raw_server(saying(answer())) as server:
-        server_url = server.url("https")
-        async with desk_at(server_url, ca_file=CA_FILE, total_timeout=1.0) as desk:
-            with pytest.raises(PlatformUnreachable):
-                await desk.poll()
+    async with (
+        raw_server(saying(answer())) as server,
+        desk_at(server.url("https"), ca_file=CA_FILE, connect_timeout=0.2) as desk,
+    ):
+        with pytest.raises(PlatformUnreachable, match="ConnectTimeout") as caught:
+            await desk.poll()
+    assert not caught.value.perhaps_done
     assert server.requests == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from product_live_worker.journal.tables import slots
 from product_live_worker.journal.writer import Writer
+from product_live_worker.model.errors import JournalUnwritable
 
 _LANE = (slots.c.platform == bindparam("this_platform")) & (slots.c.resource == bindparam("this_resource"))
 _SLOT = slots.c.number == bindparam("this_number")
@@ -19,24 +21,53 @@ _FREE_AT = update(slots).where(_SLOT)
 _FREE = delete(slots).where(_SLOT)
 
 
+UNWRITTEN = -2
+"""The first number of a slot that is only in memory; they go down from here."""
+
+
 class JournalLedger:
-    """See product_live.budget.Ledger, whose protocol this satisfies. Its clock is the boot clock."""
+    """See product_live.budget.Ledger, whose protocol this satisfies. Its clock is the boot clock.
+
+    While the disk refuses commits, the window goes on in memory, so that what is settled can still be reported.
+    """
 
     def __init__(self, writer: Writer, platform: str, *, now: Callable[[], float], boot: str) -> None:
         self.now = now
         self._writer = writer
         self._platform = platform
         self._boot = boot
+        self._known: dict[int, tuple[str, float]] = {}
+        self._unwritten = itertools.count(UNWRITTEN, -1)
 
     async def open(self, window: float) -> None:
         """Count the slots of another boot as answered now: their clock is gone, their requests may not be."""
-        others = (slots.c.platform == self._platform) & (slots.c.boot != self._boot)
-        step = update(slots).where(others).values(boot=self._boot, free_at=self.now() + window)
-        await self._writer.do(lambda connection: connection.execute(step))
+        here = slots.c.platform == self._platform
+        step = (
+            update(slots).where(here, slots.c.boot != self._boot).values(boot=self._boot, free_at=self.now() + window)
+        )
+
+        def read(connection: Connection) -> dict[int, tuple[str, float]]:
+            connection.execute(step)
+            return {row.number: (row.resource, row.free_at) for row in connection.execute(select(slots).where(here))}
+
+        self._known = await self._writer.do(read)
 
     async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
         """See Ledger."""
-        return await self._writer.do(lambda connection: self._take(connection, resource, limit, leave, hold))
+        try:
+            taken = await self._writer.do(lambda connection: self._take(connection, resource, limit, leave, hold))
+        except JournalUnwritable:
+            taken = self._take_unwritten(resource, limit, leave)
+        if isinstance(taken, int):
+            self._known[taken] = (resource, self.now() + hold)
+        return taken
+
+    def used(self) -> int:
+        """See Ledger."""
+        now = self.now()
+        for number in [number for number, (_, free_at) in self._known.items() if free_at <= now]:
+            del self._known[number]
+        return len(self._known)
 
     def _take(self, connection: Connection, resource: str, limit: int, leave: int, hold: float) -> int | float:
         now = self.now()
@@ -50,12 +81,21 @@ class JournalLedger:
         row = {"platform": self._platform, "resource": resource, "boot": self._boot, "free_at": now + hold}
         return int(connection.execute(_INSERT, row).inserted_primary_key[0])  # type: ignore[index]  # one row, one key
 
+    def _take_unwritten(self, resource: str, limit: int, leave: int) -> int | float:
+        self.used()
+        held = sorted(free_at for lane, free_at in self._known.values() if lane == resource)
+        too_many = len(held) + 1 + leave - limit
+        return next(self._unwritten) if too_many <= 0 else held[min(too_many, len(held)) - 1] - self.now()
+
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
-        free_at = {"this_number": slot, "free_at": self.now() + hold}
+        free_at = self.now() + hold
+        if slot in self._known:
+            self._known[slot] = (self._known[slot][0], free_at)
         # Written with the next step that somebody waits for; until then the slot only looks held for longer.
-        self._writer.later(lambda connection: connection.execute(_FREE_AT, free_at))
+        self._writer.later(lambda connection: connection.execute(_FREE_AT, {"this_number": slot, "free_at": free_at}))
 
     def give_back(self, slot: int) -> None:
         """See Ledger."""
+        self._known.pop(slot, None)
         self._writer.later(lambda connection: connection.execute(_FREE, {"this_number": slot}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,10 +18,13 @@ from typing import Literal, Protocol, Self
 
 import anyio
 
+from product_live_worker.product_live.share import Share
 from product_live_worker.telemetry.events import BudgetWaited, Emit
 
 Scope = Literal["account", "resource"]
 
+UNLIMITED = -1
+"""The number of a slot where no limit holds."""
 STALE_AFTER = 1.0
 """Seconds after which a slot not yet used is thought to belong to a process that was stopped (SIGSTOP) meanwhile."""
 
@@ -66,6 +70,9 @@ class Ledger(Protocol):
     async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
         """Take a slot for `hold` seconds and give its number, or (a float) the seconds until one may be free."""
 
+    def used(self) -> int:
+        """Count the slots held, as far as this process knows."""
+
     def answered(self, slot: int, hold: float) -> None:
         """Free the slot `hold` seconds from now: its request was answered."""
 
@@ -94,6 +101,10 @@ class MemoryLedger:
         slot = next(self._number)
         lane[slot], self._lane_of[slot] = now + hold, lane
         return slot
+
+    def used(self) -> int:
+        """See Ledger."""
+        return sum(moment > self.now() for lane in self._free_at.values() for moment in lane.values())
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
@@ -169,6 +180,8 @@ class Budget:
         """`limit` 0 means no limit at all; `window` and `longest_request` are seconds."""
         self.limit = limit
         self.window = window
+        self._share = Share(limit, window)
+        self._files: deque[float] = deque()
         self._ledger = ledger
         self._longest_request = longest_request
         self._scope = scope
@@ -186,7 +199,7 @@ class Budget:
     async def take(self, resource: str, purpose: Purpose, order: float = 0.0) -> tuple[int, float]:
         """Wait for a slot; gives its number and the moment it was taken."""
         if not self.limit:
-            return -1, self._ledger.now()
+            return UNLIMITED, self._ledger.now()
         lane = self._lanes.setdefault(resource if self._scope == "resource" else "", [])
         waiter = _Waiter(purpose, order, next(self._arrival))
         heapq.heappush(lane, waiter)
@@ -194,21 +207,45 @@ class Budget:
         try:
             while True:
                 waiter.turn = anyio.Event()
-                if lane[0] is waiter:
-                    wait = await self._try(resource if self._scope == "resource" else "", purpose)
-                    if isinstance(wait, tuple):
-                        return wait
-                    with anyio.move_on_after(wait):
-                        await waiter.turn.wait()
-                else:
-                    lane[0].turn.set()
+                wait = self._over_its_part(purpose)
+                first = self._first(lane)
+                if first is waiter:
+                    taken = await self._try(resource if self._scope == "resource" else "", purpose)
+                    if isinstance(taken, tuple):
+                        return taken
+                    wait = taken
+                elif first is not None:
+                    first.turn.set()
+                with anyio.move_on_after(wait or math.inf):
                     await waiter.turn.wait()
         finally:
             lane.remove(waiter)
             heapq.heapify(lane)
-            if lane:
-                lane[0].turn.set()
+            self._wake(lane)
             self._emit(BudgetWaited(purpose=purpose.name.lower(), seconds=self._ledger.now() - started))
+
+    def allowed(self) -> int:
+        """Give the effective limit: lower than `limit` while somebody else uses the account too."""
+        return self._share.allowed(self._ledger.now()) if self.limit else 0
+
+    def used(self) -> int:
+        """Count the slots that this process holds."""
+        return self._ledger.used() if self.limit else 0
+
+    def _first(self, lane: list[_Waiter]) -> _Waiter | None:
+        """Give who is next: the first that its purpose's own part of the window does not hold back."""
+        if lane and not self._over_its_part(lane[0].purpose):
+            return lane[0]
+        return min((waiter for waiter in lane if not self._over_its_part(waiter.purpose)), default=None)
+
+    def _over_its_part(self, purpose: Purpose) -> float:
+        """Give the seconds for which the purpose has used up its part; a flood of files must leave room for polls."""
+        now = self._ledger.now()
+        while self._files and self._files[0] <= now - self.window:
+            self._files.popleft()
+        if purpose is not Purpose.FILES or len(self._files) < max(1, self.allowed() // 2):
+            return 0.0
+        return self._files[0] + self.window - now
 
     async def _try(self, resource: str, purpose: Purpose) -> tuple[int, float] | float:
         now = self._ledger.now()
@@ -216,11 +253,14 @@ class Budget:
             return self._not_before - now
         hold = self._longest_request + self.window
         # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
+        allowed = self.allowed()
         with anyio.CancelScope(shield=True):
-            taken = await self._ledger.take(
-                resource, self.limit, reserve(purpose, self._unreported(), self.limit), hold
-            )
-        return (taken, now) if isinstance(taken, int) else taken
+            taken = await self._ledger.take(resource, allowed, reserve(purpose, self._unreported(), allowed), hold)
+        if not isinstance(taken, int):
+            return min(taken, self._share.grows_in(now))
+        if purpose is Purpose.FILES:
+            self._files.append(now)
+        return taken, now
 
     def is_stale(self, taken_at: float) -> bool:
         """Whether a slot taken then can no longer be trusted to cover a request sent now."""
@@ -228,23 +268,30 @@ class Budget:
 
     def answered(self, slot: int) -> None:
         """Free the slot one window from now: sooner than it was first taken for, so the next waiter looks again."""
-        if slot >= 0:
+        if slot != UNLIMITED:
             self._ledger.answered(slot, self.window)
             self.nudge()
 
     def give_back(self, slot: int) -> None:
         """Free the slot now, and let the next waiter try."""
-        if slot >= 0:
+        if slot != UNLIMITED:
             self._ledger.give_back(slot)
             self.nudge()
 
     def refused(self, retry_after: float | None) -> None:
-        """Send nothing for so many seconds: the platform said 429, so somebody else uses the account too."""
+        """Send nothing for so many seconds, and less from then on: somebody else uses the account too (429)."""
+        now = self._ledger.now()
+        if self.limit:
+            self._share.refused(now, self._ledger.used())
         wait = self.window / max(self.limit, 1) if retry_after is None else retry_after
-        self._not_before = max(self._not_before, self._ledger.now() + wait)
+        self._not_before = max(self._not_before, now + wait)
 
     def nudge(self) -> None:
         """Let the first waiter of each lane look again: what it must leave free has changed."""
         for lane in self._lanes.values():
-            if lane:
-                lane[0].turn.set()
+            self._wake(lane)
+
+    def _wake(self, lane: list[_Waiter]) -> None:
+        first = self._first(lane)
+        if first is not None:
+            first.turn.set()

@@ -1,0 +1,577 @@
+"""The budget is law: no window of the platform's, sliding or fixed, ever holds more requests than the limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support.clients import NotingLedger
+from support.simulation import at_once, fullest_window
+from support.virtual_time import run_virtually, settle, stop_the_process
+
+from product_live_worker.product_live.budget import (
+    STALE_AFTER,
+    Budget,
+    MemoryLedger,
+    Purpose,
+    reserve,
+    wait_for_slot,
+)
+from product_live_worker.telemetry.events import BudgetWaited, Event
+
+WINDOW = 60.0
+TOTAL_TIMEOUT = 20.0
+LONGEST_REQUEST = TOTAL_TIMEOUT + 2.0
+LOWER = [Purpose.POLL, Purpose.WATCH, Purpose.DEFINE, Purpose.LOG]
+HIGHER = [Purpose.REPORT, Purpose.RECOVER, Purpose.FILES]
+
+
+def fractions(longest: int) -> st.SearchStrategy[float]:
+    """Give seconds that floats add up without rounding."""
+    return st.integers(0, longest * 64).map(lambda parts: parts / 64)
+
+
+def new_budget(limit: int, ledger: MemoryLedger | None = None, **more: object) -> Budget:
+    """Give a budget on the virtual clock."""
+    ledger = ledger or MemoryLedger(now=anyio.current_time)
+    return Budget(ledger, limit=limit, window=WINDOW, longest_request=LONGEST_REQUEST, **more)  # type: ignore[arg-type]
+
+
+async def request(budget: Budget, purpose: Purpose = Purpose.REPORT, *, resource: str = "", order: float = 0) -> float:
+    """Make a request that is answered at once; gives the moment it was sent."""
+    with await budget.slot(purpose, resource=resource, order=order) as slot:
+        await slot.use()
+        slot.answered()
+        return anyio.current_time()
+
+
+# ── The arithmetic. ──
+
+
+@given(st.sampled_from(HIGHER), st.integers(0, 1000), st.integers(1, 1000))
+def test_what_is_owed_leaves_nothing_free(purpose: Purpose, unreported: int, limit: int) -> None:
+    """Reports, recovery and files may use the last slot."""
+    assert reserve(purpose, unreported, limit) == 0
+
+
+@given(st.sampled_from(LOWER), st.integers(0, 1000), st.integers(2, 1000))
+def test_what_is_not_owed_leaves_the_designed_reserve(purpose: Purpose, unreported: int, limit: int) -> None:
+    """A poll and what is below it leave min(unreported, limit / 2) + 1 slots free, and can always be made some day."""
+    left = reserve(purpose, unreported, limit)
+    assert left == min(unreported, limit // 2) + 1 or left == limit - 1 < min(unreported, limit // 2) + 1
+    assert 1 <= left < limit
+
+
+@given(st.lists(fractions(200), max_size=30), fractions(200), st.integers(1, 20), st.data())
+def test_the_wait_for_a_slot_is_exactly_as_long_as_needed(
+    free_at: list[float], now: float, limit: int, data: st.DataObject
+) -> None:
+    """After the wait so many slots are free, at no moment before, and there is none when they are free now."""
+    leave = data.draw(st.integers(0, limit - 1))
+
+    def free(moment: float) -> int:
+        return limit - sum(1 for at in free_at if at > moment)
+
+    wait = wait_for_slot(free_at, now, limit, leave)
+    assert wait >= 0
+    assert free(now + wait) >= 1 + leave
+    assert wait == 0 or all(free(at) < 1 + leave for at in [now, *free_at] if now <= at < now + wait)
+
+
+def test_a_slot_is_held_for_its_time_from_its_answer_or_not_at_all() -> None:
+    """A slot is free after its hold, after its answer's hold, or at once when it is given back."""
+    clock = [0.0]
+    ledger = MemoryLedger(now=lambda: clock[0])
+    unanswered, answered, unsent = (at_once(ledger.take("", 3, 0, 82)) for _ in range(3))
+    assert [type(slot) for slot in (unanswered, answered, unsent)] == [int, int, int]
+    assert at_once(ledger.take("", 3, 0, 82)) == 82.0
+    clock[0] = 5.0
+    ledger.answered(int(answered), 60)
+    assert at_once(ledger.take("", 3, 0, 82)) == 60.0
+    ledger.give_back(int(unsent))
+    ledger.give_back(int(unsent))
+    ledger.answered(int(unsent), 60)
+    assert at_once(ledger.take("", 3, 0, 82)) == 3
+    assert at_once(ledger.take("", 3, 1, 82)) == 77.0
+    assert at_once(ledger.take("elsewhere", 3, 0, 82)) == 4
+    clock[0] = 65.0
+    assert at_once(ledger.take("", 3, 0, 82)) == 5
+
+
+# ── The server's side. ──
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A request somebody wants to make, and what will become of it."""
+
+    start: float
+    purpose: Purpose
+    dawdles: float
+    """Seconds between having the slot and sending."""
+    fate: Literal["answered", "unanswered", "unsent", "never used"]
+    travels: float
+    """Seconds until it arrives at the platform."""
+    takes: float
+    """Seconds from there until the answer is here."""
+    patience: float
+    """Seconds after which the demand is cancelled, wherever it is by then."""
+
+
+DEMANDS = st.lists(
+    st.builds(
+        Demand,
+        start=fractions(150),
+        purpose=st.sampled_from(Purpose),
+        dawdles=st.one_of(st.just(0.0), fractions(3)),
+        fate=st.sampled_from(["answered", "answered", "answered", "unanswered", "unsent", "never used"]),
+        travels=fractions(10),
+        takes=fractions(10),
+        patience=st.one_of(st.just(math.inf), fractions(100)),
+    ),
+    max_size=40,
+)
+STOPS = st.lists(st.tuples(fractions(200), fractions(100)), max_size=3)
+
+
+@given(limit=st.integers(4, 9), demands=DEMANDS, stops=STOPS, refusals=st.lists(fractions(200), max_size=2))
+@example(limit=4, demands=[Demand(0, Purpose.REPORT, 0, "answered", 10, 0, math.inf)] * 9, stops=[], refusals=[])
+@example(limit=4, demands=[Demand(0, Purpose.REPORT, 1, "unanswered", 21, 0, math.inf)] * 9, stops=[], refusals=[])
+@settings(max_examples=300, deadline=None)
+def test_no_window_of_the_platform_holds_more_than_the_limit(
+    limit: int, demands: list[Demand], stops: list[tuple[float, float]], refusals: list[float]
+) -> None:
+    """Whatever the latencies, fates, cancellations, stops of the process and refusals, arrivals keep the law."""
+    arrivals: list[float] = []
+
+    async def live(budget: Budget, demand: Demand) -> None:
+        await anyio.sleep_until(demand.start)
+        with anyio.move_on_after(demand.patience):
+            with await budget.slot(demand.purpose) as slot:
+                await anyio.sleep(demand.dawdles)
+                if demand.fate == "never used":
+                    return
+                await slot.use()
+                sent = anyio.current_time()
+                if demand.fate == "unsent":
+                    await anyio.sleep(demand.takes)
+                    slot.unsent()
+                    return
+                late = LONGEST_REQUEST - STALE_AFTER if demand.fate == "unanswered" else demand.travels
+                arrivals.append(sent + late)
+                await anyio.sleep(demand.travels + demand.takes)
+                if demand.fate == "answered":
+                    slot.answered()
+
+    async def stop(at: float, seconds: float) -> None:
+        await anyio.sleep_until(at)
+        stop_the_process(seconds)
+
+    async def refuse(budget: Budget, at: float) -> None:
+        await anyio.sleep_until(at)
+        budget.refused(7.0)
+
+    async def world() -> None:
+        budget = new_budget(limit, unreported=lambda: len(arrivals) % (limit + 2))
+        async with anyio.create_task_group() as tasks:
+            for demand in demands:
+                tasks.start_soon(live, budget, demand)
+            for at, seconds in stops:
+                tasks.start_soon(stop, at, seconds)
+            for at in refusals:
+                tasks.start_soon(refuse, budget, at)
+
+    # NothingWillHappen would say that a waiter was forgotten.
+    run_virtually(world)
+    assert fullest_window(arrivals, WINDOW) <= limit
+
+
+@given(st.integers(1, 6), st.lists(fractions(150), max_size=25), fractions(20))
+@settings(deadline=None)
+def test_nobody_waits_longer_than_the_law_demands(limit: int, starts: list[float], takes: float) -> None:
+    """Requests leave as early as the window allows, in the order they came: no wake-up is lost."""
+    sent: list[float] = []
+
+    async def live(budget: Budget, start: float) -> None:
+        await anyio.sleep_until(start)
+        with await budget.slot(Purpose.REPORT) as slot:
+            await slot.use()
+            sent.append(anyio.current_time())
+            await anyio.sleep(takes)
+            slot.answered()
+
+    async def world() -> None:
+        budget = new_budget(limit)
+        async with anyio.create_task_group() as tasks:
+            for start in starts:
+                tasks.start_soon(live, budget, start)
+
+    run_virtually(world)
+    best: list[float] = []
+    for start in sorted(starts):
+        best.append(max(start, best[-limit] + takes + WINDOW) if len(best) >= limit else start)
+    assert sent == best
+
+
+# ── Who is next. ──
+
+
+@given(st.permutations([(purpose, order) for purpose in Purpose for order in (2.0, 1.0, 1.0)]))
+@settings(max_examples=30, deadline=None)
+def test_the_most_urgent_goes_first_and_the_oldest_within_a_purpose(wanted: list[tuple[Purpose, float]]) -> None:
+    """Slots go to reports before polls before definitions; among equals by their order, then first come."""
+    given_to: list[tuple[Purpose, float, int]] = []
+
+    async def want(budget: Budget, purpose: Purpose, order: float, arrival: int) -> None:
+        await request(budget, purpose, order=order)
+        given_to.append((purpose, order, arrival))
+
+    async def world() -> None:
+        budget = new_budget(4)
+        for _ in range(4):
+            await request(budget)
+            await anyio.sleep(10)
+        async with anyio.create_task_group() as tasks:
+            for arrival, (purpose, order) in enumerate(wanted):
+                tasks.start_soon(want, budget, purpose, order, arrival)
+                await checkpoint()
+
+    run_virtually(world)
+    assert given_to == sorted((purpose, order, arrival) for arrival, (purpose, order) in enumerate(wanted))
+
+
+def test_a_report_that_comes_late_still_goes_before_a_poll_that_waits() -> None:
+    """A poll that is first in line steps back for a report, and gets the next slot it may have."""
+
+    async def world() -> list[float]:
+        budget = new_budget(4)
+        sent: dict[str, float] = {}
+
+        async def want(name: str, purpose: Purpose, start: float) -> None:
+            await anyio.sleep_until(start)
+            sent[name] = await request(budget, purpose)
+
+        async with anyio.create_task_group() as tasks:
+            for start in range(4):
+                tasks.start_soon(want, f"first {start}", Purpose.REPORT, float(start))
+            tasks.start_soon(want, "poll", Purpose.POLL, 10.0)
+            tasks.start_soon(want, "report", Purpose.REPORT, 50.0)
+        return [sent["report"], sent["poll"]]
+
+    # The poll must leave a slot free: it goes when the second one after the report's is free.
+    assert run_virtually(world) == [60.0, 62.0]
+
+
+@pytest.mark.parametrize("leaves_at", [5.0, 30.0, 60.0])
+def test_a_waiter_that_is_cancelled_gives_its_place_back(leaves_at: float) -> None:
+    """Who stops waiting, at the head or behind, holds nobody up and holds no slot."""
+
+    async def world() -> list[float]:
+        budget = new_budget(1)
+        sent = []
+
+        async def want(patience: float) -> None:
+            with anyio.move_on_after(patience):
+                sent.append(await request(budget))
+
+        async with anyio.create_task_group() as tasks:
+            for patience in (math.inf, leaves_at, math.inf, leaves_at, math.inf):
+                tasks.start_soon(want, patience)
+        return sent
+
+    assert run_virtually(world) in ([0.0, 60.0, 120.0], [0.0, 60.0, 120.0, 180.0])
+
+
+@dataclass
+class SlowLedger(NotingLedger):
+    """A ledger that takes its time, as a database does."""
+
+    seconds: float = 0.5
+
+    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+        """See Ledger."""
+        taken = await super().take(resource, limit, leave, hold)
+        await anyio.sleep(self.seconds)
+        return taken
+
+
+def test_a_slot_taken_for_a_cancelled_caller_is_given_back() -> None:
+    """A cancellation in the middle of taking a slot loses none."""
+
+    async def world() -> list[str]:
+        ledger = SlowLedger(now=anyio.current_time)
+        with anyio.move_on_after(0.2):
+            with await new_budget(4, ledger).slot(Purpose.REPORT):
+                await checkpoint()
+        return ledger.notes
+
+    assert run_virtually(world) == ["taken", "given back"]
+
+
+def test_two_in_the_middle_of_taking_are_both_served() -> None:
+    """While a slow ledger is asked for a poll, a report that comes is asked for too, and neither is forgotten."""
+
+    async def world() -> dict[str, float]:
+        budget = new_budget(4, SlowLedger(now=anyio.current_time))
+        sent = {}
+
+        async def want(purpose: Purpose, start: float) -> None:
+            await anyio.sleep_until(start)
+            sent[purpose.name] = await request(budget, purpose)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(want, Purpose.POLL, 0.0)
+            tasks.start_soon(want, Purpose.REPORT, 0.25)
+        return sent
+
+    assert run_virtually(world) == {"POLL": 0.5, "REPORT": 0.75}
+
+
+# ── Never claim what cannot be reported. ──
+
+
+@given(st.integers(4, 60), st.integers(0, 80), st.sampled_from(LOWER))
+@settings(deadline=None)
+def test_a_poll_leaves_the_slots_that_reports_will_need(limit: int, unreported: int, purpose: Purpose) -> None:
+    """Polls stop while a report for each of the unreported, up to half the limit, and for one more, can be paid."""
+
+    async def world() -> tuple[int, int]:
+        budget = new_budget(limit, unreported=lambda: unreported)
+        polls = reports = 0
+        with anyio.move_on_after(1):
+            while True:
+                await request(budget, purpose)
+                polls += 1
+        with anyio.move_on_after(1):
+            while True:
+                await request(budget)
+                reports += 1
+        return polls, reports
+
+    polls, reports = run_virtually(world)
+    assert polls + reports == limit
+    assert polls >= 1
+    assert reports == min(min(unreported, limit // 2) + 1, limit - 1)
+
+
+def test_a_nudged_poll_goes_as_soon_as_its_reserve_allows() -> None:
+    """When less is unreported than before, a poll that waits looks again at once."""
+
+    async def world() -> float:
+        owed = 2
+        budget = new_budget(6, unreported=lambda: owed)
+        for _ in range(4):
+            await request(budget)
+        sent: list[float] = []
+
+        async def poll() -> None:
+            sent.append(await request(budget, Purpose.POLL))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(poll)
+            await anyio.sleep(10)
+            owed = 0
+            budget.nudge()
+        return sent[0]
+
+    assert run_virtually(world) == 10.0
+
+
+def test_an_answer_brings_the_next_waiter_forward() -> None:
+    """A slot is first taken for the longest request; its answer lets who waits for it go sooner."""
+
+    async def world() -> float:
+        budget = new_budget(1)
+        with await budget.slot(Purpose.REPORT) as slot:
+            await slot.use()
+            async with anyio.create_task_group() as tasks:
+                sent: list[float] = []
+
+                async def next_one() -> None:
+                    sent.append(await request(budget))
+
+                tasks.start_soon(next_one)
+                await anyio.sleep(3)
+                slot.answered()
+        return sent[0]
+
+    assert run_virtually(world) == 63.0
+
+
+def test_a_slot_given_back_goes_to_the_next_waiter_at_once() -> None:
+    """Nobody waits for a timer when a slot becomes free before it."""
+
+    async def world() -> float:
+        budget = new_budget(1)
+        sent: list[float] = []
+
+        async def next_one() -> None:
+            sent.append(await request(budget))
+
+        async with anyio.create_task_group() as tasks:
+            with await budget.slot(Purpose.POLL):
+                tasks.start_soon(next_one)
+                await anyio.sleep(3)
+        return sent[0]
+
+    assert run_virtually(world) == 3.0
+
+
+# ── Slots and stopped processes. ──
+
+
+@pytest.mark.parametrize(
+    ("stopped", "notes"),
+    [(STALE_AFTER, ["taken"]), (STALE_AFTER + 0.1, ["taken", "given back", "taken"])],
+    ids=["a moment", "too long"],
+)
+def test_a_slot_from_before_a_stop_is_exchanged(stopped: float, notes: list[str]) -> None:
+    """A sender that was stopped between taking a slot and sending takes a new one."""
+
+    async def world() -> list[str]:
+        ledger = NotingLedger(now=anyio.current_time)
+        with await new_budget(4, ledger).slot(Purpose.POLL) as slot:
+            stop_the_process(stopped)
+            await slot.use()
+        return ledger.notes
+
+    assert run_virtually(world) == notes
+
+
+def test_after_a_stop_the_window_that_others_filled_meanwhile_is_respected() -> None:
+    """The exchanged slot is waited for like any other, on a ledger that others share."""
+
+    async def world() -> float:
+        ledger = MemoryLedger(now=anyio.current_time)
+        ours, others = new_budget(4, ledger), new_budget(4, ledger)
+        with await ours.slot(Purpose.REPORT) as slot:
+            stop_the_process(100)
+            for _ in range(4):
+                await request(others)
+            await slot.use()
+            return anyio.current_time()
+
+    assert run_virtually(world) == 160.0
+
+
+def test_an_unused_slot_is_free_after_its_block_and_a_used_one_is_not() -> None:
+    """Only a request that may have left costs a slot; one that certainly did not is given back."""
+
+    async def world() -> list[int]:
+        ledger = MemoryLedger(now=anyio.current_time)
+        budget = new_budget(10, ledger)
+        free = []
+
+        def count() -> None:
+            numbers = list(itertools.takewhile(lambda it: isinstance(it, int), iter(lambda: _take(ledger), None)))
+            free.append(len(numbers))
+            for number in numbers:
+                ledger.give_back(int(number))
+
+        with await budget.slot(Purpose.REPORT):
+            count()
+        count()
+        with await budget.slot(Purpose.REPORT) as slot:
+            await slot.use()
+            slot.unsent()
+        count()
+        with await budget.slot(Purpose.REPORT) as slot:
+            await slot.use()
+        count()
+        return free
+
+    assert run_virtually(world) == [9, 10, 10, 9]
+
+
+def _take(ledger: MemoryLedger) -> int | float:
+    return at_once(ledger.take("", 10, 0, 82))
+
+
+# ── No limit, somebody else's requests, and scopes. ──
+
+
+def test_without_a_limit_nobody_waits_and_no_ledger_is_kept() -> None:
+    """A limit of 0 is no limit at all."""
+
+    async def world() -> tuple[float, list[str]]:
+        ledger = NotingLedger(now=anyio.current_time)
+        budget = new_budget(0, ledger)
+        for _ in range(1000):
+            await request(budget, Purpose.LOG)
+        with await budget.slot(Purpose.POLL) as slot:
+            stop_the_process(5)
+            await slot.use()
+        return anyio.current_time(), ledger.notes
+
+    assert run_virtually(world) == (5.0, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "wait"), [([30.0], 30.0), ([30.0, 5.0], 30.0), ([5.0, 30.0], 30.0), ([None], 15.0), ([0.0], 0.0)]
+)
+def test_after_a_refusal_nothing_is_sent_for_as_long_as_was_asked(said: list[float | None], wait: float) -> None:
+    """Retry-After is obeyed by every purpose, the longest one wins, and without one a slot's share of the window."""
+
+    async def world() -> list[float]:
+        budget = new_budget(4)
+        for seconds in said:
+            budget.refused(seconds)
+        return [await request(budget), await request(budget, Purpose.RECOVER)]
+
+    assert run_virtually(world) == [wait, wait]
+
+
+def test_a_refusal_holds_back_those_who_wait_already() -> None:
+    """A waiter whose slot comes free before the platform allows requests again waits on."""
+
+    async def world() -> float:
+        budget = new_budget(1)
+        await request(budget)
+        sent: list[float] = []
+
+        async def next_one() -> None:
+            sent.append(await request(budget))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(next_one)
+            await settle()
+            budget.refused(90.0)
+        return sent[0]
+
+    assert run_virtually(world) == 90.0
+
+
+@pytest.mark.parametrize(("scope", "moments"), [("account", [0.0, 60.0, 120.0]), ("resource", [0.0, 0.0, 60.0])])
+def test_the_limit_stands_for_the_account_or_for_each_page_of_the_api(scope: str, moments: list[float]) -> None:
+    """By default all routes share the limit; with the scope `resource` each has its own."""
+
+    async def world() -> list[float]:
+        budget = new_budget(1, scope=scope)
+        return [await request(budget, resource=resource) for resource in ("tasks", "files", "tasks")]
+
+    assert run_virtually(world) == moments
+
+
+def test_each_wait_is_told() -> None:
+    """A request tells for how long its purpose had to wait."""
+
+    async def world() -> list[Event]:
+        told: list[Event] = []
+        budget = new_budget(1, emit=told.append)
+        await request(budget)
+        await request(budget, Purpose.FILES)
+        return told
+
+    assert run_virtually(world) == [
+        BudgetWaited(purpose="report", seconds=0.0),
+        BudgetWaited(purpose="files", seconds=60.0),
+    ]
+
+
