@@ -12,7 +12,7 @@ import httpx
 
 from product_live_worker.model.execution import Outcome
 from product_live_worker.product_live.budget import Budget, MemoryLedger, Purpose
-from product_live_worker.product_live.client import Client
+from product_live_worker.product_live.client import Client, no_cookies
 from product_live_worker.product_live.wire import TaskDraft, TaskExecution
 from product_live_worker.telemetry.events import Event
 
@@ -104,5 +104,6 @@ async def desk_on(handle: Handler | httpx.Response, **fields: Any) -> AsyncItera
         return httpx.Response(handle.status_code, headers=handle.headers, content=handle.content)
 
     respond = always if isinstance(handle, httpx.Response) else handle
-    async with httpx.AsyncClient(base_url=BASE, transport=httpx.MockTransport(respond)) as http:
+    transport = httpx.MockTransport(respond)
+    async with httpx.AsyncClient(base_url=BASE, transport=transport, cookies=no_cookies()) as http:
         yield Desk(http, **fields)

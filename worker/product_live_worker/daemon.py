@@ -83,13 +83,7 @@ class Daemon:
         """Where the ops listener listens."""
         self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.executors: dict[str, Executor] = {"loop": OnLoop(), "thread": self.threads}
-        self.schedule = Schedule(
-            limit=settings.budget.requests_per_minute,
-            window=settings.budget.window,
-            idle_share=settings.budget.idle_share,
-            max_staleness=settings.budget.max_staleness,
-            chance=random.random,
-        )
+        self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
             client, handlers, sections, platform=settings.api.base_url, on_change=self._tasks_changed, emit=emit
@@ -118,8 +112,7 @@ class Daemon:
             self.executors,
             __version__,
             settings.api.base_url,
-            budget.limit,
-            budget.window,
+            budget,
             time.time(),
         )
         metrics.watch(self._gauges(budget))
@@ -335,6 +328,18 @@ async def open_daemon(
             )
         )
         yield daemon
+
+
+def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:
+    """Make the schedule that these settings ask for; it serves no task yet."""
+    budget = settings.budget
+    return Schedule(
+        limit=budget.requests_per_minute,
+        window=budget.window,
+        idle_share=budget.idle_share,
+        max_staleness=budget.max_staleness,
+        chance=chance,
+    )
 
 
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
 from product_live_worker.journal.database import open_database
 from product_live_worker.journal.tables import REVISION, metadata
@@ -176,37 +178,52 @@ def test_a_database_that_is_locked_is_unwritable_not_unusable(path: Path) -> Non
 # The schema
 
 
-def scripts() -> ScriptDirectory:
-    """Read the migrations that are shipped."""
+def migrations() -> Config:
+    """Find the migrations that are shipped."""
     config = Config()
     config.set_main_option("script_location", str(resources.files("product_live_worker.journal") / "migrations"))
-    return ScriptDirectory.from_config(config)
+    return config
 
 
 def test_the_code_reads_the_newest_migrations_schema() -> None:
     """There is one newest migration, and it is the one that the code was written for."""
-    assert scripts().get_heads() == [REVISION]
+    assert ScriptDirectory.from_config(migrations()).get_heads() == [REVISION]
+
+
+def migrated(path: Path) -> None:
+    """Make a database by all migrations, one after the other."""
+    engine = create_engine(f"sqlite:///{path}")
+    config = migrations()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
 
 
 def test_migrating_makes_exactly_the_tables_of_the_code(path: Path) -> None:
     """A database that went through all migrations has the columns and indexes that the code declares."""
-    engine = open_database(f"sqlite:///{path}")
+    migrated(path)
+    engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     engine.dispose()
     assert differences == []
 
 
-def test_migrated_and_declared_tables_are_alike_to_the_letter(path: Path, tmp_path: Path) -> None:
+def test_a_new_journal_and_a_migrated_one_are_alike_to_the_letter(path: Path, tmp_path: Path) -> None:
     """Keys, conditions of indexes and the counting of slots are the same as well; a comparison of names misses them."""
     opening(path)
-    declared = tmp_path / "declared.db"
-    engine = open_database(f"sqlite:///{declared}")
-    with engine.begin() as connection:
-        metadata.drop_all(connection)
-        metadata.create_all(connection)
-    engine.dispose()
-    assert schema(path) == schema(declared)
+    migrated(tmp_path / "migrated.db")
+    assert schema(path) == schema(tmp_path / "migrated.db")
+    assert schema(path)["counting"] == {"slots"}
+
+
+def test_a_migrated_journal_is_a_current_one(path: Path) -> None:
+    """What the migrations leave is opened without a further step."""
+    migrated(path)
+    before = query(path, "SELECT * FROM sqlite_master")
+    opening(path)
+    assert query(path, "SELECT * FROM sqlite_master") == before
 
 
 def schema(path: Path) -> dict[str, Any]:

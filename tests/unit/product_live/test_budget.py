@@ -234,10 +234,10 @@ def test_the_most_urgent_goes_first_and_the_oldest_within_a_purpose(wanted: list
         given_to.append((purpose, order, arrival))
 
     async def world() -> None:
-        budget = new_budget(4)
-        for _ in range(4):
+        budget = new_budget(8)
+        for _ in range(8):
             await request(budget)
-            await anyio.sleep(10)
+            await anyio.sleep(5)
         async with anyio.create_task_group() as tasks:
             for arrival, (purpose, order) in enumerate(wanted):
                 tasks.start_soon(want, budget, purpose, order, arrival)
@@ -267,6 +267,28 @@ def test_a_report_that_comes_late_still_goes_before_a_poll_that_waits() -> None:
 
     # The poll must leave a slot free: it goes when the second one after the report's is free.
     assert run_virtually(world) == [60.0, 62.0]
+
+
+def test_a_flood_of_files_leaves_room_for_polls() -> None:
+    """Files go before polls, but take at most half of a window while a poll waits."""
+
+    async def world() -> dict[Purpose, list[float]]:
+        budget = new_budget(8)
+        sent: dict[Purpose, list[float]] = {Purpose.FILES: [], Purpose.POLL: []}
+
+        async def want(purpose: Purpose) -> None:
+            sent[purpose].append(await request(budget, purpose))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(want, Purpose.FILES)
+            for _ in range(6):
+                tasks.start_soon(want, Purpose.POLL)
+        return sent
+
+    sent = run_virtually(world)
+    assert sent[Purpose.FILES][:8] == [0.0] * 4 + [60.0] * 4
+    assert sent[Purpose.POLL] == [0.0] * 3 + [60.0] * 3
 
 
 @pytest.mark.parametrize("leaves_at", [5.0, 30.0, 60.0])

@@ -91,6 +91,16 @@ async def test_an_answer_is_read_in_every_framing(said: bytes) -> None:
     assert found.id == "e1"
 
 
+@pytest.mark.parametrize("cookie", [b"session=1", b"session=\x80", b"\x80", b"a=b; Domain=.0.0.1; Max-Age=99999999999999"])
+async def test_a_cookie_is_never_kept(cookie: bytes) -> None:
+    """What a server, or a proxy before it, would have us keep changes no later request."""
+    said = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nSet-Cookie: " + cookie + b"\r\n\r\n"
+    async with raw_server(saying(said)) as server, desk_at(server.url()) as desk:
+        for _ in range(2):
+            assert await desk.poll() is None
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
 # ── Redirects. ──
 
 

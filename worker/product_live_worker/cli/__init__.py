@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from product_live_worker.cli import check, handlers, invoke, run, sandbox, version
+from product_live_worker.cli import check, executions, handlers, invoke, run, sandbox, tasks, version
 
 app = typer.Typer(
     name="product-live-worker",
@@ -15,6 +15,8 @@ app = typer.Typer(
 )
 for command in (run.run, check.check, handlers.handlers, invoke.invoke, sandbox.sandbox, version.version):
     app.command()(command)
+app.add_typer(executions.app, name="executions")
+app.add_typer(tasks.app, name="tasks")
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ class Poller:
         self._capacity = capacity
         self._emit = emit
         self._now = now
-        self._not_before = -math.inf
+        self.not_before = -math.inf
         self._due_since: float | None = None
         self.waits_for_budget = False
         self._started_at = now()
@@ -83,8 +83,8 @@ class Poller:
     def plan(self) -> Plan | None:
         """Give the next poll; None while nothing may be polled, because everything is busy or `paused`."""
         plan = None if self.paused() else self._schedule.next(self._now(), self._capacity)
-        if plan is not None and plan.at < self._not_before:
-            return Plan(plan.task, self._not_before, plan.why)
+        if plan is not None and plan.at < self.not_before:
+            return Plan(plan.task, self.not_before, plan.why)
         return plan
 
     def paused(self) -> str:
@@ -158,11 +158,11 @@ class Poller:
     def _succeeded(self) -> None:
         self.succeeded_at = time.time()
         self._due_since = None
-        self._not_before = -math.inf
+        self.not_before = -math.inf
         self.outage.worked()
 
     def _failed(self, task: ServedTask, error: PlatformError) -> None:
         if error.perhaps_done:
             self._emit(ClaimAmbiguous(task=task.key, reason=str(error)))
         first = REFUSED_KEY if isinstance(error, KeyRefused) else FIRST
-        self._not_before = self._now() + self.outage.failed(error, first=first, at_least=error.retry_after)
+        self.not_before = self._now() + self.outage.failed(error, first=first, at_least=error.retry_after)

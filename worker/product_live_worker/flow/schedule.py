@@ -82,6 +82,10 @@ class Schedule:
         plans = [self._plan(task, seen, now) for task, seen in self._seen.items() if self._may(task, seen, capacity)]
         return min(plans, key=_urgency(now), default=None)
 
+    def plans(self, now: float) -> dict[str, Plan]:
+        """Give for each task its next poll as planned, whether or not it has a free slot."""
+        return {task: self._plan(task, seen, now) for task, seen in self._seen.items()}
+
     def started(self, task: str, now: float) -> None:
         """A poll of the task is in the air."""
         seen = self._seen[task]

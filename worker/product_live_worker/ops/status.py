@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from product_live_worker.executors.perform import Executor
-from product_live_worker.flow.schedule import Schedule
+from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.model.execution import Execution, State
 from product_live_worker.ops.health import Check, Health, verdict
+from product_live_worker.product_live.budget import Budget
 
 SHOWN = 100
 """Executions listed at most; the counts are of all."""
@@ -27,8 +28,7 @@ class Status:
     executors: Mapping[str, Executor]
     version: str
     platform: str
-    limit: int
-    window: float
+    budget: Budget
     started_at: float
 
     def document(self) -> dict[str, Any]:
@@ -45,13 +45,19 @@ class Status:
             "draining": self.health.draining or None,
             "last_successful_poll_at": moment(self.health.poller.succeeded_at),
             "poll_overdue_seconds": round(self.health.poller.overdue(), 3),
-            "budget": {"limit": self.limit, "window_seconds": self.window},
+            "budget": {
+                "limit": self.budget.limit,
+                "allowed": self.budget.allowed(),
+                "used": self.budget.used(),
+                "window_seconds": self.budget.window,
+            },
             "tasks": self._tasks(),
             "executions": self._executions(),
         }
 
     def _tasks(self) -> list[dict[str, Any]]:
-        waits = self.schedule.waits()
+        waits, now = self.schedule.waits(), time.monotonic()
+        plans = self.schedule.plans(now)
         journal = self.health.journal
         return [
             {
@@ -63,10 +69,24 @@ class Status:
                 "overdue_threads": self.executors[task.handler.isolation].overdue(task.key),
                 "timeout_seconds": task.timeout,
                 "on_crash": task.on_crash,
-                "pickup_delay_bound_seconds": round(waits.get(task.key, 0.0), 3),
+                "next_poll": self._next_poll(task.key, plans[task.key], now),
+                "pickup_delay_expected_seconds": round(self.schedule.interval(task.key) / 2, 3),
+                "pickup_delay_bound_seconds": round(waits[task.key], 3),
             }
             for task in self.health.catalogue.tasks.values()
         ]
+
+    def _next_poll(self, task: str, plan: Plan, now: float) -> dict[str, Any]:
+        poller = self.health.poller
+        if self.health.draining:
+            return {"in_seconds": None, "why": "the worker is stopping"}
+        if paused := poller.paused():
+            return {"in_seconds": None, "why": paused}
+        if self.health.dispatcher.free(task) <= 0:
+            return {"in_seconds": None, "why": "all its slots are taken"}
+        at = max(plan.at, poller.not_before)
+        why = "after an outage: " + poller.outage.reason if at > plan.at else plan.why
+        return {"in_seconds": round(max(0.0, at - now), 3), "why": why}
 
     def _executions(self) -> dict[str, Any]:
         journal = self.health.journal

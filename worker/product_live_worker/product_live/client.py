@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -250,11 +251,17 @@ async def open_http(
             follow_redirects=False,
             limits=httpx.Limits(max_connections=64, keepalive_expiry=KEEP_ALIVE),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
+            cookies=no_cookies(),
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise SettingsError(f"HTTPS_PROXY, ALL_PROXY: found {error}; allowed is http://HOST:PORT") from error
     async with http:
         yield http
+
+
+def no_cookies() -> CookieJar:
+    """Give a jar that stays empty: a cookie that httpx cannot send back would break every request after it."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 
@@ -29,6 +30,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._polls = self._counter("polls_total", "Polls by outcome: hit, empty, failed.", "task", "outcome")
         self._executions = self._counter("executions_total", "Executions reported, by status.", "task", "status")
+        self._empty_ratio = self._gauge("poll_empty_ratio", "Share of empty answers in the last 100 polls.", "task")
+        self._last_polls: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=100))
         self._handler_seconds = self._histogram("handler_seconds", "How long handlers ran.", "task")
         self._claim_to_report = self._histogram("claim_to_report_seconds", "From a claim to its report.", "task")
         self._requests = self._counter("api_requests_total", "Requests to the platform.", "operation", "code")
@@ -60,6 +63,9 @@ class Metrics:
         self._polls.labels(event.task, event.outcome).inc()
         if event.outcome != "failed":
             self._last_poll.set(time.time())
+            last = self._last_polls[event.task]
+            last.append(event.outcome == "empty")
+            self._empty_ratio.labels(event.task).set(sum(last) / len(last))
 
     @_count.register
     def _(self, event: events.ExecutionSettled) -> None:
