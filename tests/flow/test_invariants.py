@@ -6,12 +6,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from product_live_handlers.power import power
-from support.workers import new_world, running_worker, until
 
+from product_live_handlers.power import power
 from product_live_worker import handler, sandbox
 from product_live_worker.model.execution import State
 from product_live_worker.telemetry.events import ExecutionClaimed, TaskPolled
+from support.workers import new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
 

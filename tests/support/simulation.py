@@ -1,4 +1,4 @@
-"""A worker and its platform in virtual time, without a loop: the real Schedule, reserve and MemoryLedger, event by event.
+"""A worker and its platform in virtual time, without a loop: the real Schedule, reserve and MemoryLedger.
 
 What is left out is what takes no time: the journal, the wire, the threads. A simulated hour takes well under a second.
 """
@@ -155,7 +155,8 @@ class Simulation:
                 if plan is None:
                     return
                 if plan.at > self.now:
-                    return self._wake(plan.at)
+                    self._wake(plan.at)
+                    return
             self._wants_to_poll = True
             slot = self._take(Purpose.POLL)
             if slot is None:
@@ -274,7 +275,8 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
     try:
         work.send(None)
     except StopIteration as ended:
-        return ended.value
+        value: T = ended.value
+        return value
     work.close()
     raise AssertionError("it waited")
 

@@ -12,9 +12,6 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.clients import NotingLedger
-from support.simulation import at_once, fullest_window
-from support.virtual_time import run_virtually, settle, stop_the_process
 
 from product_live_worker.product_live.budget import (
     STALE_AFTER,
@@ -25,6 +22,9 @@ from product_live_worker.product_live.budget import (
     wait_for_slot,
 )
 from product_live_worker.telemetry.events import BudgetWaited, Event
+from support.clients import NotingLedger
+from support.simulation import at_once, fullest_window
+from support.virtual_time import run_virtually, settle, stop_the_process
 
 WINDOW = 60.0
 TOTAL_TIMEOUT = 20.0
@@ -145,7 +145,7 @@ STOPS = st.lists(st.tuples(fractions(200), fractions(100)), max_size=3)
 @example(limit=4, demands=[Demand(0, Purpose.REPORT, 0, "answered", 10, 0, math.inf)] * 9, stops=[], refusals=[])
 @example(limit=4, demands=[Demand(0, Purpose.REPORT, 1, "unanswered", 21, 0, math.inf)] * 9, stops=[], refusals=[])
 @settings(max_examples=300, deadline=None)
-def test_no_window_of_the_platform_holds_more_than_the_limit(
+def test_no_window_of_the_platform_holds_more_than_the_limit(  # noqa: C901 (the world in one place)
     limit: int, demands: list[Demand], stops: list[tuple[float, float]], refusals: list[float]
 ) -> None:
     """Whatever the latencies, fates, cancellations, stops of the process and refusals, arrivals keep the law."""
@@ -595,5 +595,3 @@ def test_each_wait_is_told() -> None:
         BudgetWaited(purpose="report", seconds=0.0),
         BudgetWaited(purpose="files", seconds=60.0),
     ]
-
-

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+
+from product_live_worker.model.errors import AnswerUnreadable, PlatformUnreachable, RequestRefused, SettingsError
+from product_live_worker.model.execution import Outcome
+from product_live_worker.product_live.client import KEEP_ALIVE, open_http
 from support.clients import KEY, Desk
 from support.raw_server import (
     CA_FILE,
@@ -22,10 +26,6 @@ from support.raw_server import (
     raw_server,
     saying,
 )
-
-from product_live_worker.model.errors import AnswerUnreadable, PlatformUnreachable, RequestRefused, SettingsError
-from product_live_worker.model.execution import Outcome
-from product_live_worker.product_live.client import KEEP_ALIVE, open_http
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 CLAIM = json.dumps({"id": "e1", "input": {"power": 3}}).encode()
@@ -91,7 +91,9 @@ async def test_an_answer_is_read_in_every_framing(said: bytes) -> None:
     assert found.id == "e1"
 
 
-@pytest.mark.parametrize("cookie", [b"session=1", b"session=\x80", b"\x80", b"a=b; Domain=.0.0.1; Max-Age=99999999999999"])
+@pytest.mark.parametrize(
+    "cookie", [b"session=1", b"session=\x80", b"\x80", b"a=b; Domain=.0.0.1; Max-Age=99999999999999"]
+)
 async def test_a_cookie_is_never_kept(cookie: bytes) -> None:
     """What a server, or a proxy before it, would have us keep changes no later request."""
     said = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nSet-Cookie: " + cookie + b"\r\n\r\n"

@@ -30,12 +30,6 @@ class Clock:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the daemon does."""
-    return "asyncio"
-
-
-@pytest.fixture
 def clock() -> Clock:
     """Give a clock that stands still until it is set."""
     return Clock()

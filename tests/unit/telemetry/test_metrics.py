@@ -114,6 +114,20 @@ def test_a_poll_with_an_answer_is_counted_and_dated(outcome: events.PollOutcome)
     assert before <= series["last_successful_poll_timestamp_seconds", ()] <= time.time()
 
 
+def test_the_share_of_empty_answers_is_that_of_the_last_hundred_polls_of_the_task() -> None:
+    """It shows whether more polls would find more; what failed says nothing about it, and old polls are forgotten."""
+    metrics = Metrics("1.2")
+
+    def share(*outcomes: events.PollOutcome) -> float:
+        for outcome in outcomes:
+            metrics.read(events.TaskPolled(task="power", outcome=outcome))
+        metrics.read(events.TaskPolled(task="other", outcome="hit"))
+        return scrape(metrics)["poll_empty_ratio", (("task", "power"),)]
+
+    assert share("empty", "hit", "failed", "empty", "empty") == 0.75
+    assert share(*(["hit"] * 100)) == 0.0
+
+
 def test_the_names_are_the_fixed_ones() -> None:
     """Deploy files and documents rely on these names, with these labels and no others."""
     text = Metrics("1.2").text().decode()
@@ -129,6 +143,7 @@ def test_the_names_are_the_fixed_ones() -> None:
         "claims_ambiguous_total": "counter",
         "report_conflicts_total": "counter",
         "last_successful_poll_timestamp_seconds": "gauge",
+        "poll_empty_ratio": "gauge",
         "info": "gauge",
     }
 

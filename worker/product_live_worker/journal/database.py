@@ -105,8 +105,8 @@ def _create(connection: Connection) -> None:
 
 def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
     # Imported here: Alembic is 10 MB of memory that a worker with a current journal never needs.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 (as said)
+    from alembic.config import Config  # noqa: PLC0415 (as said)
 
     _back_up(engine, path.with_name(f"{path.name}.{revision}.backup"))
     config = Config()

@@ -50,7 +50,7 @@ class Writer:
                     await anyio.to_thread.run_sync(self._commit, group, limiter=self._thread)
         if entry.error is not None:
             raise entry.error
-        return entry.result  # type: ignore[no-any-return]
+        return entry.result  # type: ignore[no-any-return]  # the step gave it
 
     def later(self, step: Step) -> None:
         """Put a step before the next one that somebody waits for; its failure is nobody's."""

@@ -295,3 +295,6 @@ class Budget:
         first = self._first(lane)
         if first is not None:
             first.turn.set()
+        # Who is held back by its purpose's part has to learn for how long.
+        if lane and lane[0] is not first:
+            lane[0].turn.set()

@@ -40,6 +40,8 @@ class Share:
         """Lower the share: the platform answered 429 while `used` of our requests were in the window."""
         if now - self._refused_at < self._window / EPISODE:
             return
-        lowest = min(SMALLEST, self._limit)
-        self._lowered_to = max(lowest, DECREASE * min(used, self.allowed(now)))
+        allowed = self.allowed(now)
+        # Never by more than half at once: while we use little, a 429 says nothing of how much would be ours.
+        lowered = max(DECREASE * min(used, allowed), allowed / 2)
+        self._lowered_to = max(min(SMALLEST, self._limit), lowered)
         self._refused_at = now

@@ -11,10 +11,8 @@ from product_live_worker.sandbox.refusals import MalformedError
 def file_part(content_type: str, body: bytes) -> tuple[str, bytes]:
     """Filename and content of the part named "file"; raises MalformedError."""
     boundary = _boundary(content_type)
-    # Each part begins and ends with a delimiter on a line of its own; the last delimiter has two more dashes.
+    # A part stands between two delimiters, each on a line of its own; what no delimiter follows was cut.
     parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if not parts[-1].startswith(b"--"):
-        raise MalformedError("the form is not complete")
     for part in parts[1:-1]:
         head, _, content = part.partition(b"\r\n\r\n")
         headers = BytesHeaderParser().parsebytes(head.lstrip() + b"\r\n\r\n")

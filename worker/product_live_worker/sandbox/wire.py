@@ -137,7 +137,7 @@ class Connection:
 
     def _transport(self) -> Any:
         # ASGI has no way to hang up without an answer; `send` is a method of uvicorn's cycle, which has the transport.
-        return self._send.__self__.transport  # type: ignore[attr-defined]
+        return self._send.__self__.transport  # type: ignore[attr-defined]  # as said
 
     async def _gone(self) -> None:
         # uvicorn takes an application that returns without an answer for a broken one, unless it knows the client left.
