@@ -53,7 +53,8 @@ async def _serve(server: _Server, bound: socket.socket) -> None:
 def _bind(host: str, port: int) -> socket.socket:
     # Bound here, not by uvicorn, which answers a taken port by sys.exit in the middle of the event loop.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # Named TCP, so that asyncio sets TCP_NODELAY on what it accepts: without it each answer waits 40 ms.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
