@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import anyio
 from pydantic import BaseModel
@@ -112,14 +112,14 @@ async def steps(input: Work, context: Context) -> dict[str, int]:
 
 
 @handler("refusing", concurrency=2)
-async def refusing(input: Work, context: Context) -> NoReturn:
+async def refusing(input: Work, context: Context) -> None:
     """Refuse whatever comes."""
     with noted(context):
         raise TaskFailed("This is refused.", code="refused", output={"number": input.number})
 
 
 @handler("raising", concurrency=2)
-async def raising(input: Work, context: Context) -> NoReturn:
+async def raising(input: Work, context: Context) -> None:
     """Fail by a defect."""
     with noted(context):
         raise RuntimeError(f"defect {input.number}")

@@ -44,7 +44,8 @@ def run(
     with errors_told():
         settings = load(config, os.environ, require_key=not sandbox)
         handlers = registry.load()
-        log.configure(settings.log.level, settings.log.format, secrets=lambda: _secrets(settings))
+        shown = "text" if demo and settings.log.format == "auto" else settings.log.format
+        log.configure(settings.log.level, shown, secrets=lambda: _secrets(settings))
         for warning in settings.warnings():
             log.log_for().warning(warning)
         try:
