@@ -9,7 +9,7 @@ import anyio
 
 from product_live_worker.flow.backoff import delay
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import PlatformError, RequestRefused, TakenOver
+from product_live_worker.model.errors import AnswerUnreadable, PlatformError, RequestRefused, TakenOver
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -24,6 +24,8 @@ from product_live_worker.telemetry.events import (
 
 PERHAPS_FINAL = frozenset({400, 404, 409, 410, 413, 422})
 """Refusals of a report that may be for good; the execution itself is read to know."""
+STILL_WAITING = frozenset({"SCHEDULED", "IN_PROGRESS"})
+"""Statuses in which the platform waits for a result, whatever a report was answered."""
 
 
 class Reporter:
@@ -72,6 +74,11 @@ class Reporter:
             if found != outcome.status:
                 await self._give_up(execution, refusal, found)
                 return
+        if found is None or found in STILL_WAITING:
+            # The success may be that of a page on the way, which the report has never passed: the platform is asked.
+            found = await self._look(execution, order=oldest_first)
+            if found in STILL_WAITING:
+                raise AnswerUnreadable(f"the report was answered with success, and yet the platform has {found}")
         await self._close(execution, outcome, found)
 
     async def _look(self, execution: Execution, *, order: float) -> str | None:
