@@ -20,7 +20,7 @@ JITTER = 0.1
 """The part of an interval that is left to chance, so that replicas never keep step."""
 ROUND_TRIP = 0.2
 """Seconds of a request, about; where more than one slot comes free in it, polls of a busy task may overlap."""
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 8
 
 Why = Literal["it has been waiting longest", "it just had work", "its turn in the idle round"]
 

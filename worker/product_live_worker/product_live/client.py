@@ -55,6 +55,8 @@ NEVER_SENT = (
 """Failures after which the request has certainly not left this machine, or not passed the proxy."""
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds that a Retry-After is obeyed at most: one absurd date must not silence the worker until it is restarted."""
+CONNECTIONS = 12
+"""Connections at most; httpcore looks at each of them for each request."""
 PAGE = 100
 SMALLEST_PAGE = 10
 TASKS = "/v1/data_factory/tasks"
@@ -249,7 +251,7 @@ async def open_http(
             trust_env=not is_loopback(httpx.URL(base_url).host),
             timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=64, keepalive_expiry=KEEP_ALIVE),
+            limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
             cookies=no_cookies(),
         )
