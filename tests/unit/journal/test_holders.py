@@ -201,7 +201,12 @@ async def test_each_death_while_running_is_counted_and_a_checkpoint_forgives(pat
         await in_state(journal, State.RUNNING, an_execution())
     for crashes in (1, 2):
         async with opened(path) as journal:
+            # Taken over, and left undecided: nothing of it was running.
             assert [one.crashes for one in await journal.take_over()] == [crashes]
+        async with opened(path) as journal:
+            (found,) = await journal.take_over()
+            assert found.crashes == crashes
+            await journal.start(await journal.rerun(found, crashes=found.crashes))
     async with opened(path) as journal:
         (found,) = await journal.take_over()
         saved = await journal.save_checkpoint(found, {"at": 7})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import random
+from collections.abc import Callable, Mapping
 
 import anyio
 
-from product_live_worker.flow.backoff import Outage
+from product_live_worker.flow.backoff import Outage, delay
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable, PlatformError, RequestRefused
 from product_live_worker.model.execution import FINAL_ELSEWHERE, Execution, Outcome
@@ -32,8 +34,12 @@ class Recovery:
         every: float,
         max_crashes: int,
         emit: Emit,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`ready` is set when `tasks` are known; rows are looked for `every` so many seconds."""
+        """`ready` is set when `tasks` are known; rows are looked for `every` so many seconds.
+
+        `chance` gives numbers from 0 to 1, to spread retries.
+        """
         self._client = client
         self._journal = journal
         self._tasks = tasks
@@ -41,35 +47,38 @@ class Recovery:
         self._every = every
         self._max_crashes = max_crashes
         self._emit = emit
+        self._chance = chance
         self._outage = Outage("recovery", emit)
 
     async def run(self) -> None:
         """Look for rows of dead processes, at once and then regularly, until cancelled."""
-        while True:
-            try:
-                left_running = await self._journal.take_over()
-            except JournalUnwritable:
-                left_running = []
-            if left_running:
-                # What to do with them is the handlers' word; reports that they left are under way already.
-                await self._ready.wait()
-            for execution in left_running:
-                while not await self._decide(execution):
-                    pass
-            await anyio.sleep(self._every)
+        async with anyio.create_task_group() as deciding:
+            while True:
+                try:
+                    left_running = await self._journal.take_over()
+                except JournalUnwritable:
+                    left_running = []
+                for execution in left_running:
+                    # Each by itself: one that the platform cannot read just now is not in the way of the others.
+                    deciding.start_soon(self._decide, execution)
+                await anyio.sleep(self._every)
 
-    async def _decide(self, execution: Execution) -> bool:
-        try:
-            decision = await self._recover(execution)
-        except (PlatformError, JournalUnwritable) as error:
-            await anyio.sleep(self._outage.failed(error))
-            return False
-        except IllegalTransition:
-            # Another worker has it by now.
-            return True
-        self._outage.worked()
-        self._emit(ExecutionRecovered(**about(execution), decision=decision, crashes=execution.crashes))
-        return True
+    async def _decide(self, execution: Execution) -> None:
+        # What to do with it is the handlers' word; reports that were left are under way already.
+        await self._ready.wait()
+        for attempt in itertools.count(1):
+            try:
+                decision = await self._recover(execution)
+            except (PlatformError, JournalUnwritable) as error:
+                self._outage.failed(error)
+                await anyio.sleep(delay(attempt, self._chance(), at_least=getattr(error, "retry_after", None)))
+            except IllegalTransition:
+                # Another worker has it by now.
+                return
+            else:
+                self._outage.worked()
+                self._emit(ExecutionRecovered(**about(execution), decision=decision, crashes=execution.crashes))
+                return
 
     async def _recover(self, execution: Execution) -> str:
         task = self._tasks.get(execution.task)
@@ -83,7 +92,7 @@ class Recovery:
             text = QUARANTINED.format(crashes=execution.crashes)
             await self._journal.settle(execution, Outcome.failed("quarantined", text))
             return "quarantined"
-        await self._journal.rerun(execution)
+        await self._journal.rerun(execution, crashes=execution.crashes)
         return "rerun"
 
     async def _is_over(self, execution: Execution) -> bool:

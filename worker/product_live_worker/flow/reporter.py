@@ -9,7 +9,7 @@ import anyio
 
 from product_live_worker.flow.backoff import delay
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import AnswerUnreadable, PlatformError, RequestRefused, TakenOver
+from product_live_worker.model.errors import AnswerUnreadable, IllegalTransition, PlatformError, RequestRefused
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -58,8 +58,8 @@ class Reporter:
                 return await self._send(execution)
             except PlatformError as error:
                 execution = await self._postpone(execution, error)
-            except TakenOver:
-                # Another worker has taken it over, and reports it.
+            except IllegalTransition:
+                # Another worker has taken it over, and reports it; or a person has decided otherwise.
                 return None
 
     async def _send(self, execution: Execution) -> None:

@@ -162,9 +162,10 @@ class Journal:
         of = (State.RUNNING,)
         return await self._advance(execution.id, State.RUNNING, of=of, checkpoint=checkpoint, crashes=0)
 
-    async def rerun(self, execution: Execution) -> Execution:
-        """RUNNING → CLAIMED: run it again; raises JournalUnwritable."""
-        return await self._advance(execution.id, State.CLAIMED, of=IN_HAND, started_at=None)
+    async def rerun(self, execution: Execution, *, crashes: int | None = None) -> Execution:
+        """RUNNING → CLAIMED: run it again, after so many crashes if it was one; raises JournalUnwritable."""
+        counted = {} if crashes is None else {"crashes": crashes}
+        return await self._advance(execution.id, State.CLAIMED, of=IN_HAND, started_at=None, **counted)
 
     async def settle(self, execution: Execution, outcome: Outcome) -> Execution:
         """CLAIMED or RUNNING → SETTLED: the outcome is fixed before its first report."""
@@ -226,28 +227,29 @@ class Journal:
         return False
 
     async def take_over(self) -> list[Execution]:
-        """Take the open rows of holders that are gone; gives those that were RUNNING when theirs ended."""
+        """Take the open rows of holders that are gone; gives those that were RUNNING when theirs ended.
+
+        Each of these has a crash more than its row: `rerun` writes it down. A process that dies before it has decided
+        what becomes of them has not run them, and adds nothing to the count.
+        """
         open_rows = (executions.c.platform == self._platform) & (executions.c.state != "REPORTED")
 
-        def step(connection: Connection) -> list[Execution]:
+        def step(connection: Connection) -> tuple[list[Execution], int]:
             others = select(executions.c.holder).where(open_rows, executions.c.holder != self.holder).distinct()
             gone = self._leases.gone(connection, connection.execute(others).scalars().all())
             if not gone:
-                return []
+                return [], self._count_undeliverable(connection)
             theirs = open_rows & executions.c.holder.in_(gone)
-            died = theirs & (executions.c.state == State.RUNNING.value)
-            connection.execute(update(executions).where(died).values(crashes=executions.c.crashes + 1))
             rows = connection.execute(select(executions).where(theirs).order_by(executions.c.claimed_at)).all()
             connection.execute(update(executions).where(theirs).values(holder=self.holder))
             self._leases.leave(connection, gone)
-            return [from_row(row) for row in rows]
+            return [from_row(row) for row in rows], self._count_undeliverable(connection)
 
-        taken = await self._do(step)
-        self.undeliverable = await self._do(self._count_undeliverable)
+        taken, self.undeliverable = await self._do(step)
         for execution in taken:
             if execution.state not in CLOSED:
                 self._remember(execution)
-        return [execution for execution in taken if execution.state is State.RUNNING]
+        return [replace(one, crashes=one.crashes + 1) for one in taken if one.state is State.RUNNING]
 
     async def catch_up(self) -> None:
         """Write down what was only remembered while the disk refused; raises JournalUnwritable while it still does."""
