@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -120,7 +120,7 @@ class _Run:
             code = await worker.ended()
         self.look(worker, code, expected=0)
 
-    def worker(self) -> Any:
+    def worker(self) -> AbstractAsyncContextManager[Running]:
         """Start a worker: the command as a customer has it, with the tests' handlers as a plugin."""
         self.sandbox.worker += 1
         variables = {
@@ -139,7 +139,7 @@ class _Run:
     def submit(self, count: int) -> None:
         """Submit executions of tasks drawn by lot, some of which take a while."""
         for _ in range(count):
-            seconds = self.random.choice((0.0, 0.2, 0.5, 1.0))
+            seconds = self.random.choice((0.0, 0.3, 1.0, 2.0))
             self.sandbox.submit(self.random.choice(TASKS), number=next(self.numbers), seconds=seconds)
 
     def look(self, worker: Running, code: int, *, expected: int) -> None:
@@ -172,8 +172,8 @@ async def run(storm: Storm, directory: Path) -> Record:
         it = _Run(storm, directory, sandbox, random)
         with anyio.fail_after(storm.longest):
             for _ in range(storm.kills):
-                during_start = random.random() < 0.15
-                seconds = random.uniform(0.1, 1.0) if during_start else min(6.0, random.expovariate(1 / 1.5))
+                during_start = random.random() < 0.1
+                seconds = random.uniform(0.1, 1.0) if during_start else min(6.0, random.expovariate(1 / 2.0))
                 await it.live(seconds, during_start=during_start)
             await it.calm()
         return Record(

@@ -71,7 +71,7 @@ class Recovery:
                 decision = await self._recover(execution)
             except (PlatformError, JournalUnwritable) as error:
                 self._outage.failed(error)
-                await anyio.sleep(delay(attempt, self._chance(), at_least=getattr(error, "retry_after", None)))
+                await anyio.sleep(delay(attempt, self._chance()))
             except IllegalTransition:
                 # Another worker has it by now.
                 return
