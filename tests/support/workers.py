@@ -79,13 +79,13 @@ def add_task(world: sandbox.World, key: str, **fields: Any) -> str:
     return world.create_task({**minimum, **fields}, time.monotonic()).id
 
 
-def settings_for(url: str, state: Path, **sections: Mapping[str, Any]) -> Settings:
+def settings_for(url: str, state: Path, /, **sections: Mapping[str, Any]) -> Settings:
     """Give the settings of a worker on this platform; a section's values replace the defaults."""
     base = load(None, {"PLW_API__BASE_URL": url, "PLW_API__KEY": "sandbox-key", "PLW_CONFIG": "/dev/null"})
     given: dict[str, Mapping[str, Any]] = {
-        "state": {"url": f"sqlite:///{state / 'worker.db'}"},
         "http": {"port": 0},
         **sections,
+        "state": {"url": f"sqlite:///{state / 'worker.db'}", **sections.get("state", {})},
     }
     return Settings(**{**base.model_dump(), **{name: {**base.model_dump()[name], **v} for name, v in given.items()}})
 
@@ -94,6 +94,7 @@ def settings_for(url: str, state: Path, **sections: Mapping[str, Any]) -> Settin
 async def running_worker(
     handlers: Iterable[Handler],
     state: Path,
+    /,
     *,
     world: sandbox.World | None = None,
     url: str | None = None,

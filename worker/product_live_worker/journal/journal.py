@@ -164,7 +164,7 @@ class Journal:
 
     async def rerun(self, execution: Execution, *, crashes: int | None = None) -> Execution:
         """RUNNING → CLAIMED: run it again, after so many crashes if it was one; raises JournalUnwritable."""
-        counted = {} if crashes is None else {"crashes": crashes}
+        counted: dict[str, Any] = {} if crashes is None else {"crashes": crashes}
         return await self._advance(execution.id, State.CLAIMED, of=IN_HAND, started_at=None, **counted)
 
     async def settle(self, execution: Execution, outcome: Outcome) -> Execution:
