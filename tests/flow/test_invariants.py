@@ -41,7 +41,7 @@ async def test_a_task_whose_slots_are_full_is_not_polled(tmp_path: Path) -> None
         poll = world.poll
 
         def watched(task_id: str, now: float) -> object:
-            held.append(sum(e.status == "IN_PROGRESS" for e in world.executions.values()))
+            held.append(worker.daemon.journal.in_hand("counted"))
             return poll(task_id, now)
 
         world.poll = watched  # type: ignore[method-assign, assignment]  # the server's side is watched

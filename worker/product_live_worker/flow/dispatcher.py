@@ -149,7 +149,7 @@ class Dispatcher:
         if execution.on_repeat == "run" or execution.checkpoint is not None:
             return None
         while (earlier := await self._earlier(execution)) is not None:
-            done = earlier.outcome is not None and earlier.outcome.status is Status.COMPLETED
+            done = earlier.ended is Status.COMPLETED
             if not done and earlier.state not in IN_HAND:
                 return None
             if execution.on_repeat == "refuse":

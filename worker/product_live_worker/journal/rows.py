@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from product_live_worker.model.execution import Execution, Outcome, State, Status
 
-_PLAIN = frozenset(field.name for field in fields(Execution)) - {"input", "outcome", "checkpoint", "state"}
+_PLAIN = frozenset(field.name for field in fields(Execution)) - {"input", "outcome", "ended", "checkpoint", "state"}
 
 
 def to_row(execution: Execution) -> dict[str, Any]:
@@ -40,4 +40,5 @@ def from_row(row: Row[Any]) -> Execution:
         input=None if row.input is None else json.loads(row.input),
         checkpoint=None if row.checkpoint is None else json.loads(row.checkpoint),
         outcome=outcome,
+        ended=None if row.status is None else Status(row.status),
     )

@@ -95,6 +95,8 @@ class Execution:
     correlation_id: str | None = None
     idempotency_key: str = ""
     outcome: Outcome | None = None
+    ended: Status | None = None
+    """The status in the journal, which stays when the output is blanked."""
     checkpoint: dict[str, Any] | None = None
     on_repeat: OnRepeat = "run"
     """What is done when the platform retries an execution of this task under a new id."""
