@@ -420,6 +420,45 @@ async def test_a_claim_that_cannot_be_written_waits_for_the_disk(path: Path) -> 
         assert row(path)["state"] == "RUNNING"
 
 
+@pytest.mark.parametrize("first", ["the step", "the catching up"])
+@pytest.mark.parametrize("verb", ["start", "settle", "close"])
+async def test_catching_up_never_writes_over_a_later_step(path: Path, verb: str, first: str) -> None:
+    """A step that is under way while the journal catches up stays, whichever of the two comes first."""
+    async with opened(path) as journal:
+        refuse(path, "INSERT")
+        await journal.claim(an_execution(id="another", claimed_at=0.0))
+        execution, _ = await journal.claim(an_execution())
+        if verb == "close":
+            execution = await journal.settle(execution, DONE)
+        allow(path, "INSERT")
+        async with anyio.create_task_group() as both:
+            if first == "the catching up":
+                both.start_soon(journal.catch_up)
+            both.start_soon(VERBS[verb], journal, execution)
+            both.start_soon(journal.catch_up)
+        await journal.catch_up()
+        assert row(path)["state"] == LEADS_TO[verb].value
+
+
+async def test_what_is_only_read_does_not_end_the_trouble(path: Path) -> None:
+    """A full disk can still be read: until something has been written again, nothing may be claimed."""
+    async with opened(path) as journal:
+        await journal.claim(an_execution())
+        refuse(path, "INSERT")
+        refuse(path, "UPDATE", "holders")
+        refused, _ = await journal.claim(an_execution(id="e2"))
+        assert await journal.take_over() == []
+        assert await journal.earlier(refused) is not None
+        assert await journal.prune(0.0) == 0
+        assert journal.trouble
+        with pytest.raises(JournalUnwritable):
+            await journal.renew()
+        allow(path, "INSERT")
+        allow(path, "UPDATE")
+        await journal.renew()
+        assert not journal.trouble
+
+
 async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> None:
     """A database that cannot grow says so, and goes on when it can."""
 

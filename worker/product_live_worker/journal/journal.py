@@ -71,6 +71,7 @@ class Journal:
         self._keep_payloads = keep_payloads
         self._open: dict[str, Execution] = {}
         self._unwritten: dict[str, Execution] = {}
+        self._advancing: Counter[str] = Counter()
         self._reported: dict[str, Outcome] = {}
         self._in_hand: Counter[str] = Counter()
         self._fresh: dict[State, deque[str]] = {State.CLAIMED: deque(), State.SETTLED: deque()}
@@ -200,7 +201,7 @@ class Journal:
         before = (executions.c.claimed_at <= execution.claimed_at) & (executions.c.id != execution.id)
         query = select(executions).where(same, executions.c.idempotency_key == execution.idempotency_key, before)
         last = query.order_by(executions.c.claimed_at.desc()).limit(1)
-        row = await self._do(lambda connection: connection.execute(last).one_or_none())
+        row = await self._do(lambda connection: connection.execute(last).one_or_none(), writes=False)
         return None if row is None else from_row(row)
 
     # The verbs of a holder
@@ -245,7 +246,7 @@ class Journal:
             self._leases.leave(connection, gone)
             return [from_row(row) for row in rows], self._count_undeliverable(connection)
 
-        taken, self.undeliverable = await self._do(step)
+        taken, self.undeliverable = await self._do(step, writes=False)
         for execution in taken:
             if execution.state not in CLOSED:
                 self._remember(execution)
@@ -253,10 +254,14 @@ class Journal:
 
     async def catch_up(self) -> None:
         """Write down what was only remembered while the disk refused; raises JournalUnwritable while it still does."""
-        for execution in tuple(self._unwritten.values()):
+        for execution_id in tuple(self._unwritten):
+            execution = self._unwritten.get(execution_id)
+            if execution is None or self._advancing[execution_id]:
+                # Written by now, or by the verb that is under way: what is known here would come after it, and be old.
+                continue
             await self._do(partial(self._overwrite, execution=execution))
-            if self._unwritten.get(execution.id) is execution:
-                del self._unwritten[execution.id]
+            if self._unwritten.get(execution_id) is execution:
+                del self._unwritten[execution_id]
 
     async def prune(self, before: float) -> int:
         """Forget what was reported before that moment; gives how many rows."""
@@ -266,19 +271,21 @@ class Journal:
             executions.c.platform == self._platform, executions.c.id.in_(old.limit(PRUNED_AT_ONCE))
         )
         pruned = 0
-        while (gone := await self._do(lambda connection: connection.execute(some).rowcount)) > 0:
+        while (gone := await self._do(lambda connection: connection.execute(some).rowcount, writes=False)) > 0:
             pruned += gone
         return pruned
 
     # How they are done
 
-    async def _do(self, step: Callable[[Connection], Result]) -> Result:
+    async def _do(self, step: Callable[[Connection], Result], *, writes: bool = True) -> Result:
         try:
             result = await self._writer.do(step)
         except JournalUnwritable as error:
             self._tell(str(error))
             raise
-        self._tell("")
+        # A full disk can still be read: only what was written proves that there is room again.
+        if writes:
+            self._tell("")
         return result
 
     def _tell(self, trouble: str) -> None:
@@ -305,6 +312,7 @@ class Journal:
             if connection.execute(_ADVANCE, {**this, **self._changed_columns(now, to)}).rowcount != 1:
                 self._refuse(connection, to)
 
+        self._advancing[execution_id] += 1
         try:
             await self._do(step)
         except TakenOver:
@@ -316,6 +324,8 @@ class Journal:
             self._unwritten[execution_id] = to
         else:
             self._unwritten.pop(execution_id, None)
+        finally:
+            self._advancing -= Counter([execution_id])
         self._remember(to)
         return to
 

@@ -111,7 +111,8 @@ class Execution:
 def correlation_id(input: Any) -> str | None:
     """Give the job's correlation id, which the platform puts into every input as `eventCorrelationId`."""
     found = input.get("eventCorrelationId") if isinstance(input, dict) else None
-    return found if isinstance(found, str) and found else None
+    # Half a character, as of a text cut within an emoji, could be written neither to the journal nor to a log.
+    return found.encode("utf-8", "backslashreplace").decode() if isinstance(found, str) and found else None
 
 
 def idempotency_key(task: str, input: Any) -> str:

@@ -5,6 +5,7 @@ Nothing is retried here: the stage that asked knows what is at stake, and a poll
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import time
@@ -291,8 +292,11 @@ def _read(model: type[Answer], raw: _Raw) -> Answer:
         return model.model_validate_json(raw.body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise AnswerUnreadable(f"{raw.status} with an unexpected body: {where}: {first['msg']}") from None
+    # Python reads what pydantic does not: half a character, as JavaScript leaves of a text cut within an emoji; UTF-16.
+    with contextlib.suppress(ValueError, RecursionError):
+        return model.model_validate(json.loads(raw.body))
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    raise AnswerUnreadable(f"{raw.status} with an unexpected body: {where}: {first['msg']}")
 
 
 def _draft(draft: TaskDraft) -> dict[str, Any]:

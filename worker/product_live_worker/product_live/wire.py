@@ -8,8 +8,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _text_or_nothing(found: Any) -> str | None:
+    return found.encode("utf-8", "backslashreplace").decode() if isinstance(found, str) else None
+
+
 # What the worker can do without never costs it a claim: any other type than text reads as "not said".
-TextOrNothing = Annotated[str | None, BeforeValidator(lambda found: found if isinstance(found, str) else None)]
+TextOrNothing = Annotated[str | None, BeforeValidator(_text_or_nothing)]
 # A description that is null must not hide all the tasks of the account.
 Description = Annotated[str, BeforeValidator(lambda found: found or "")]
 
