@@ -119,7 +119,7 @@ async def test_a_disk_that_refuses_a_checkpoint_tells_the_handler(tmp_path: Path
     told: list[Exception] = []
 
     @handler("saving", on_crash="rerun")
-    async def saving(input: dict[str, Any], context: Context) -> dict[str, int]:
+    async def saving(input: dict[str, Any], context: Context) -> dict[str, int]:  # noqa: ARG001
         fill(tmp_path)
         try:
             await context.save_checkpoint({"at": 1})
@@ -145,7 +145,8 @@ async def test_a_disk_that_is_full_again_and_again(tmp_path: Path) -> None:
         for _ in range(5):
             executions += worker.submit("held", *({"number": number} for number in range(8)))
             done = sum(execution.status == "COMPLETED" for execution in executions)
-            await until(lambda done=done: sum(e.status == "COMPLETED" for e in executions) > done)  # type: ignore[misc]
+            submitted = tuple(executions)
+            await until(lambda s=submitted, d=done: sum(e.status == "COMPLETED" for e in s) > d)  # type: ignore[misc]
             fill(tmp_path)
             await troubled(worker)
             make_room(tmp_path)

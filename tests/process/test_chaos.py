@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.chaos import Storm, run
 from support.chaos_laws import broken_laws, is_known, table
 

@@ -217,7 +217,7 @@ async def test_only_a_crash_of_the_handlers_own_process_counts(tmp_path: Path) -
 
 
 async def test_what_crashes_its_process_each_time_is_not_run_for_ever(tmp_path: Path) -> None:
-    """After as many crashes as are allowed it is FAILED `quarantined`; a checkpoint in between starts the count anew."""
+    """After as many crashes as are allowed it is FAILED `quarantined`; a checkpoint in between starts anew."""
     case = Case("again", ("after start",) * MAX_CRASHES, tmp_path / "0")
     (wrong,) = (await sweep([case])).values()
     assert len(wrong) == 1

@@ -106,7 +106,7 @@ async def test_a_disk_that_refuses_every_write_is_survived(tmp_path: Path) -> No
 
 
 async def test_a_worker_that_was_stopped_longer_than_its_lease_lets_go(tmp_path: Path) -> None:
-    """SIGSTOP, a second worker takes over, SIGCONT: nothing runs twice against its on_crash, each report is the same."""
+    """SIGSTOP, a second worker takes over, SIGCONT: nothing runs twice against its on_crash, reports agree."""
     async with place(tmp_path, "support.noted_handlers", "slow", "again", "quick") as here:
         here.sandbox.faults.add("status", status=503, operations=["update_execution"])
         settled = here.sandbox.submit("quick", number=3)

@@ -1,4 +1,4 @@
-"""The storm: the real worker is killed again and again while its platform fails in every way; then the laws are checked.
+"""The storm: the real worker is killed again and again while its platform fails in every way; then the laws hold.
 
 `make chaos` runs it. Tasks have no response timeout: a claim that is lost on the wire stays lost and can be counted,
 instead of coming back under another id.

@@ -1,0 +1,118 @@
+"""python -m benchmarks: runs the scenarios, prints their tables and writes them to RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import anyio
+
+from benchmarks import machine
+from benchmarks.figures import Report
+from benchmarks.scale import MINUTE, Scale
+from benchmarks.scenarios import (
+    bursts,
+    eight_saturated,
+    growth_in_flight,
+    growth_tasks,
+    no_limit,
+    random_arrivals,
+    restart,
+    saturated,
+    skewed,
+    startup,
+    two_strangers,
+    virtual,
+)
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SCALED = Scale(6.0)
+REAL = Scale(MINUTE)
+Scenario = Callable[[Scale], Awaitable[Report]]
+# Paced by the budget, they use a few percent of a core each, and run side by side.
+PACED: dict[str, Scenario] = {
+    "saturated": saturated.run,
+    "random": random_arrivals.run,
+    "bursts": bursts.run,
+    "eight-saturated": eight_saturated.run,
+    "skewed": skewed.run,
+    "restart": restart.run,
+    "two-strangers": two_strangers.run,
+}
+# What these measure is the machine's own time: one after another, with nothing beside them.
+ALONE: dict[str, Scenario] = {
+    "virtual": virtual.run,
+    "no-limit": no_limit.run,
+    "growth-tasks": growth_tasks.run,
+    "growth-in-flight": growth_in_flight.run,
+    "startup": startup.run,
+}
+
+
+def main() -> None:
+    """Read the command line, run, write."""
+    reader = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    reader.add_argument("--full", action="store_true", help="use the real window of 60 s; takes well over an hour")
+    reader.add_argument("--only", action="append", metavar="NAME", choices=[*PACED, *ALONE], help="only this scenario")
+    asked = reader.parse_args()
+    scale = REAL if asked.full else SCALED
+    started, load = time.monotonic(), machine.load()
+    reports = anyio.run(_measure, scale, asked.only or [*PACED, *ALONE])
+    if not asked.only:
+        command = "python -m benchmarks" + (" --full" if asked.full else "")
+        RESULTS.write_text(_document(reports, scale, command, time.monotonic() - started, load), encoding="utf-8")
+        sys.stdout.write(f"Written to {RESULTS}.\n")
+
+
+async def _measure(scale: Scale, names: list[str]) -> list[Report]:
+    found: dict[str, Report] = {}
+
+    async def one(name: str) -> None:
+        found[name] = await (PACED | ALONE)[name](scale)
+        sys.stdout.write(found[name].text() + "\n\n")
+        sys.stdout.flush()
+
+    async with anyio.create_task_group() as paced:
+        for name in filter(PACED.__contains__, names):
+            paced.start_soon(one, name)
+    for name in filter(ALONE.__contains__, names):
+        await one(name)
+    return [found[name] for name in (*PACED, *ALONE) if name in found]
+
+
+def _document(reports: Iterable[Report], scale: Scale, command: str, seconds: float, load: float) -> str:
+    reports = list(reports)
+    missed = [
+        f"- {report.title.partition(':')[0]}: {row.figure}: {row.measured}, goal {row.goal}"
+        for report in reports
+        for row in report.missed()
+    ]
+    goals = sum(bool(row.goal) for report in reports for row in report.rows)
+    facts = [
+        *machine.described(),
+        f"command: `{command}`, {seconds / 60:.0f} minutes; load average {load:.1f} before it, {machine.load():.1f} after it",
+        f"window: {scale.window:g} s" + ("" if scale == REAL else f", so all times below are those measured × {scale.factor:g}"),
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "# Results",
+            "",
+            "Measured by [these scenarios](README.md); nothing here is estimated but the column `limit`.",
+            "",
+            *(f"- {fact}" for fact in facts),
+            "",
+            f"{goals - len(missed)} of {goals} goals are met." + (" Missed:" if missed else ""),
+            *([""] if missed else []),
+            *missed,
+            "",
+            "\n\n".join(report.text() for report in reports),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
