@@ -82,6 +82,27 @@ def test_no_task_waits_longer_than_its_staleness_for_a_hot_one() -> None:
     assert plan.task == "rare"
 
 
+def test_no_idle_poll_slips_in_while_a_busy_tasks_own_is_in_the_air() -> None:
+    """Where requests are scarce, only a stale task is asked beside one that is known to have work."""
+    made = serving("busy", "idle")
+    poll(made, "idle", 0.0, "empty")
+    poll(made, "busy", 1.0, "hit")
+    made.started("busy", 30.0)
+    plan = made.next(30.0, free)
+    assert plan is not None
+    assert (plan.task, plan.at > 55.0) == ("idle", True)
+
+
+def test_a_busy_task_whose_slots_are_full_holds_nobody_up() -> None:
+    """What cannot be polled needs no request."""
+    made = serving("busy", "idle")
+    poll(made, "idle", 0.0, "empty")
+    poll(made, "busy", 1.0, "hit")
+    plan = made.next(30.0, lambda task: int(task == "idle"))
+    assert plan is not None
+    assert (plan.task, plan.at <= 30.0) == ("idle", True)
+
+
 def test_a_task_without_a_free_slot_is_not_polled() -> None:
     """Capacity comes before work, and a poll in the air counts."""
     made = serving("a", "b")

@@ -79,12 +79,15 @@ class Schedule:
 
     def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
         """Give the poll to make next; None when no task may be polled, whatever the hour."""
-        plans = [self._plan(task, seen, now) for task, seen in self._seen.items() if self._may(task, seen, capacity)]
+        pollable = {task: seen for task, seen in self._seen.items() if self._may(task, seen, capacity)}
+        busy = self._busy(pollable)
+        plans = [self._plan(task, seen, now, busy=busy) for task, seen in pollable.items()]
         return min(plans, key=_urgency(now), default=None)
 
     def plans(self, now: float) -> dict[str, Plan]:
         """Give for each task its next poll as planned, whether or not it has a free slot."""
-        return {task: self._plan(task, seen, now) for task, seen in self._seen.items()}
+        busy = self._busy(self._seen)
+        return {task: self._plan(task, seen, now, busy=busy) for task, seen in self._seen.items()}
 
     def started(self, task: str, now: float) -> None:
         """A poll of the task is in the air."""
@@ -123,13 +126,20 @@ class Schedule:
         allowed = self._at_once if seen.streak else 1
         return seen.in_the_air < allowed and capacity(task) > seen.in_the_air
 
-    def _plan(self, task: str, seen: _Seen, now: float) -> Plan:
+    def _busy(self, pollable: dict[str, _Seen]) -> bool:
+        # While a task is known to have work, an idle poll of another would cost it a request, even if it only slips in
+        # while its own poll is in the air: eight tasks, one saturated, lost a tenth of their completions that way.
+        return bool(self._limit) and any(
+            seen.streak and (seen.in_the_air or task in pollable) for task, seen in self._seen.items()
+        )
+
+    def _plan(self, task: str, seen: _Seen, now: float, *, busy: bool) -> Plan:
         stale_at = seen.polled_at + self._bound() * (1 - JITTER / 2)
         if stale_at <= now:
             return Plan(task, stale_at, "it has been waiting longest")
         if seen.hot:
             return Plan(task, seen.polled_at, "it just had work")
-        return Plan(task, min(seen.next_at, stale_at), "its turn in the idle round")
+        return Plan(task, stale_at if busy else min(seen.next_at, stale_at), "its turn in the idle round")
 
     def _space(self, task: str, seen: _Seen, now: float) -> None:
         seen.next_at = now + self._intervals[task] * (1 + JITTER * (self._chance() - 0.5))
