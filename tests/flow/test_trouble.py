@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def faulty(*specifications: dict[str, Any]) -> sandbox.Faults:
         {"kind": "status", "status": 401},
         {"kind": "cut_before"},
         {"kind": "cut_after"},
+        {"kind": "html"},
+        {"kind": "garbage"},
+        {"kind": "empty"},
     ],
 )
 async def test_a_result_is_sent_again_until_it_is_taken(tmp_path: Path, fault: dict[str, Any]) -> None:
@@ -51,6 +55,15 @@ async def test_a_result_is_sent_again_until_it_is_taken(tmp_path: Path, fault: d
         await until(lambda: worker.daemon.journal.unreported() == 0)
     assert (execution.status, execution.output) == ("COMPLETED", {"result": 32})
     assert {patch.status for patch in execution.patches} == {"COMPLETED"}
+
+
+async def test_half_a_character_loses_no_claim(tmp_path: Path) -> None:
+    """A text cut within an emoji, as JavaScript leaves it, is read, journalled and run like any other."""
+    half = json.loads(r'"\ud83d"')
+    async with running_worker([power], tmp_path) as worker:
+        given = {"power": 3, "label": half, "eventCorrelationId": f"job {half}"}
+        (execution,) = await worker.run("power", given)
+    assert (execution.status, execution.output) == ("COMPLETED", {"result": 8})
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 413, 422])

@@ -223,3 +223,27 @@ async def test_what_crashes_its_process_each_time_is_not_run_for_ever(tmp_path: 
     assert len(wrong) == 1
     assert "'code': 'quarantined'" in wrong[0]
     assert await sweep([Case("steps", ("after checkpoint",) * MAX_CRASHES, tmp_path / "1")]) == {}
+
+
+async def test_what_the_platform_cannot_read_is_not_in_the_way_of_the_others(tmp_path: Path) -> None:
+    """Of two executions left running one is never answered for: the other is run again all the same."""
+    case = Case("again", (), tmp_path / "0")
+    case.directory.mkdir()
+
+    def starts(execution: Execution) -> int:
+        return sum(note.execution == execution.id for note in notes(case.directory / "notes"))
+
+    async with watched_sandbox(case.task) as sandbox:
+        stuck, other = (sandbox.submit(case.task, number=number, seconds=60.0) for number in (1, 2))
+
+        async def at(_: Moment, seen: Seen) -> bool:
+            return (seen.operation, seen.id) != ("read_execution", stuck.id)
+
+        async with case.worker(sandbox) as worker:
+            await until(lambda: starts(stuck) == starts(other) == 1)
+            worker.send(signal.SIGKILL)
+            await worker.ended()
+        sandbox.at = at
+        async with case.worker(sandbox):
+            await until(lambda: starts(other) == 2)
+    assert starts(stuck) == 1
