@@ -114,6 +114,21 @@ def test_a_task_without_a_free_slot_is_not_polled() -> None:
     assert made.next(0.0, lambda task: int(task == "b")) is None
 
 
+def test_as_a_burst_goes_on_its_polls_overlap() -> None:
+    """Ten executions at once cost five round trips, not ten; a single hit is followed by a single poll."""
+    made, rounds, left = serving("a"), 0, 10
+    while left:
+        in_the_air = 0
+        while (plan := made.next(float(rounds), free)) is not None and plan.at <= rounds:
+            made.started("a", float(rounds))
+            in_the_air += 1
+        rounds += 1
+        for _ in range(in_the_air):
+            made.observed("a", float(rounds), "hit" if left else "empty")
+            left = max(0, left - 1)
+    assert rounds == 5
+
+
 def test_a_failed_poll_teaches_nothing() -> None:
     """What failed says nothing of the task's work."""
     made = serving("a")

@@ -18,9 +18,10 @@ UNLIMITED_INTERVAL = 0.2
 """Seconds between the idle polls of a task where no limit holds."""
 JITTER = 0.1
 """The part of an interval that is left to chance, so that replicas never keep step."""
-ROUND_TRIP = 0.2
-"""Seconds of a request, about; where more than one slot comes free in it, polls of a busy task may overlap."""
 MOST_AT_ONCE = 8
+"""Polls of one task in the air together where no limit holds."""
+SCARCE_AT_ONCE = 4
+"""The same where requests are scarce: as a burst goes on, its polls overlap, and at its end as many were in vain."""
 
 Why = Literal["it has been waiting longest", "it just had work", "its turn in the idle round"]
 
@@ -64,11 +65,9 @@ class Schedule:
     ) -> None:
         """`limit` requests in `window` seconds (0: no limit); `chance` gives numbers from 0 to 1."""
         self._limit = limit
-        self._rate = limit / window
         self._idle_rate = idle_share * limit / window
         self._max_staleness = max_staleness
         self._chance = chance
-        self._at_once = min(MOST_AT_ONCE, max(1, int(self._rate * ROUND_TRIP))) if limit else MOST_AT_ONCE
         self._seen: dict[str, _Seen] = {}
         self._intervals: dict[str, float] = {}
 
@@ -94,7 +93,7 @@ class Schedule:
         seen = self._seen[task]
         seen.in_the_air += 1
         seen.polled_at = now
-        seen.hot = seen.streak > 0 and seen.in_the_air < self._at_once
+        seen.hot = seen.streak > 0 and seen.in_the_air < self._at_once(seen)
         self._space(task, seen, now)
 
     def observed(self, task: str, now: float, outcome: Literal["hit", "empty", "failed"]) -> None:
@@ -123,8 +122,12 @@ class Schedule:
         return max(self._max_staleness, idle)
 
     def _may(self, task: str, seen: _Seen, capacity: Callable[[str], int]) -> bool:
-        allowed = self._at_once if seen.streak else 1
-        return seen.in_the_air < allowed and capacity(task) > seen.in_the_air
+        return seen.in_the_air < self._at_once(seen) and capacity(task) > seen.in_the_air
+
+    def _at_once(self, seen: _Seen) -> int:
+        if not seen.streak:
+            return 1
+        return min(SCARCE_AT_ONCE, 1 + seen.streak // 2) if self._limit else MOST_AT_ONCE
 
     def _busy(self, pollable: dict[str, _Seen]) -> bool:
         # While a task is known to have work, an idle poll of another would cost it a request, even if it only slips in
