@@ -32,9 +32,6 @@ bench: $(READY) ## Measure what benchmarks/README.md tells of, in scaled time (t
 bench-full: $(READY) ## The same on the real window of 60 s (over an hour)
 	@$(BIN)/python -m benchmarks --full
 
-chaos: $(READY) ## Kill the worker 64 times while the platform fails in every way; see that nothing is lost (5 minutes)
-	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(if $(SEED),--seed $(SEED))
-
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .

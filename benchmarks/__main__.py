@@ -32,35 +32,34 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 SCALED = Scale(6.0)
 REAL = Scale(MINUTE)
 Scenario = Callable[[Scale], Awaitable[Report]]
-# Paced by the budget, they use a few percent of a core each, and run side by side.
-PACED: dict[str, Scenario] = {
-    "saturated": saturated.run,
-    "random": random_arrivals.run,
-    "bursts": bursts.run,
-    "eight-saturated": eight_saturated.run,
-    "skewed": skewed.run,
-    "restart": restart.run,
-    "two-strangers": two_strangers.run,
-}
-# What these measure is the machine's own time: one after another, with nothing beside them.
-ALONE: dict[str, Scenario] = {
-    "virtual": virtual.run,
-    "no-limit": no_limit.run,
-    "growth-tasks": growth_tasks.run,
-    "growth-in-flight": growth_in_flight.run,
-    "startup": startup.run,
-}
+# What is in one group runs side by side: paced by the budget, each uses a few percent of a core. What measures the
+# machine's own time runs with nothing beside it.
+GROUPS: tuple[dict[str, Scenario], ...] = (
+    {"saturated": saturated.run, "random": random_arrivals.run, "bursts": bursts.run},
+    {
+        "eight-saturated": eight_saturated.run,
+        "skewed": skewed.run,
+        "restart": restart.run,
+        "two-strangers": two_strangers.run,
+        "growth-tasks": growth_tasks.run,
+    },
+    {"virtual": virtual.run},
+    {"no-limit": no_limit.run},
+    {"growth-in-flight": growth_in_flight.run},
+    {"startup": startup.run},
+)
+NAMES = [name for group in GROUPS for name in group]
 
 
 def main() -> None:
     """Read the command line, run, write."""
     reader = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     reader.add_argument("--full", action="store_true", help="use the real window of 60 s; takes well over an hour")
-    reader.add_argument("--only", action="append", metavar="NAME", choices=[*PACED, *ALONE], help="only this scenario")
+    reader.add_argument("--only", action="append", metavar="NAME", choices=NAMES, help="only this scenario")
     asked = reader.parse_args()
     scale = REAL if asked.full else SCALED
     started, load = time.monotonic(), machine.load()
-    reports = anyio.run(_measure, scale, asked.only or [*PACED, *ALONE])
+    reports = anyio.run(_measure, scale, asked.only or NAMES)
     if not asked.only:
         command = "python -m benchmarks" + (" --full" if asked.full else "")
         RESULTS.write_text(_document(reports, scale, command, time.monotonic() - started, load), encoding="utf-8")
@@ -70,17 +69,17 @@ def main() -> None:
 async def _measure(scale: Scale, names: list[str]) -> list[Report]:
     found: dict[str, Report] = {}
 
-    async def one(name: str) -> None:
-        found[name] = await (PACED | ALONE)[name](scale)
+    async def one(name: str, run: Scenario) -> None:
+        found[name] = await run(scale)
         sys.stdout.write(found[name].text() + "\n\n")
         sys.stdout.flush()
 
-    async with anyio.create_task_group() as paced:
-        for name in filter(PACED.__contains__, names):
-            paced.start_soon(one, name)
-    for name in filter(ALONE.__contains__, names):
-        await one(name)
-    return [found[name] for name in (*PACED, *ALONE) if name in found]
+    for group in GROUPS:
+        async with anyio.create_task_group() as side_by_side:
+            for name in group:
+                if name in names:
+                    side_by_side.start_soon(one, name, group[name])
+    return [found[name] for name in NAMES if name in found]
 
 
 def _document(reports: Iterable[Report], scale: Scale, command: str, seconds: float, load: float) -> str:

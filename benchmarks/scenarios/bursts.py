@@ -31,9 +31,9 @@ async def run(scale: Scale) -> Report:
         "bursts: ten executions at once, every two minutes",
         [
             _within("all ten reported within 3 s, answers in 0.02 s", close, theirs),
-            Row("the same, mean (longest)", _spread(close), "", "1.6 s (2.9 s)", _spread(theirs)),
+            Row("the same, mean (longest)", _spread(close), "", "1.2 s (2.4 s)", _spread(theirs)),
             _within("all ten reported within 3 s, answers in 0.15 s", ours, theirs),
-            Row("the same, mean (longest)", _spread(ours), "", "3.0 s (4.3 s)", _spread(theirs)),
+            Row("the same, mean (longest)", _spread(ours), "", "1.4 s (2.6 s)", _spread(theirs)),
             Row(
                 "requests in the fullest window",
                 str(worker.record.largest_window),
@@ -42,8 +42,8 @@ async def run(scale: Scale) -> Report:
                 str(plain.record.largest_window),
             ),
         ],
-        "The limit is that of polls one after another: up to 2.4 s until the first, then a round trip for each of the ten, "
-        "and one for the last report.",
+        "The limit is that of an idle poll every 2.4 s that finds the first, and all the rest at once; `bursts` of `virtual` is "
+        "the same without this machine's own delays.",
     )
 
 
@@ -65,7 +65,7 @@ def _within(figure: str, ours: list[float], theirs: list[float]) -> Row:
         "",
         f"{sum(one <= GOAL for one in theirs)} of {len(theirs)}",
         met=count >= 19,
-        reason="polls of one task follow one another, so ten claims cost ten round trips after the idle poll that finds the first.",
+        reason="up to 2.4 s pass until the first is found, and its ten claims are made a few at a time.",
     )
 
 

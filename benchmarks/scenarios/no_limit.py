@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 from benchmarks.figures import Report, Row, median
+from benchmarks.machine import load
 from benchmarks.platform import KEY, Platform, open_platform
 from benchmarks.processes import started
 from benchmarks.scale import Scale
@@ -36,7 +37,15 @@ async def run(scale: Scale) -> Report:
     return Report(
         "no-limit: 2000 executions at once, no limit",
         [
-            Row("executions a second", f"{rate:.0f}", "≥ 150", "", f"{bare_rate:.0f}", met=rate >= 150),
+            Row(
+                "executions a second",
+                f"{rate:.0f}",
+                "≥ 150",
+                "",
+                f"{bare_rate:.0f}",
+                met=rate >= 150,
+                reason=f"at {cost:.1f} ms each, {1000 / cost:.0f} a second would fill a core; the load average was {load():.1f}.",
+            ),
             Row("CPU ms an execution", f"{cost:.2f}", "", "", f"{bare_cost:.2f}"),
             Row("CPU beside the bare loop", f"{ratio:.1f} ×", "≤ 3 ×", "1 ×", "1 ×", met=ratio <= 3),
         ],

@@ -11,7 +11,7 @@ from benchmarks.watch import PLAIN_LOOP, peer, side_by_side, the_worker, watch
 
 EVERY = {"t1": 12, "t2": 40, "t3": 120, "t4": 240, "t5": 400, "t6": 600, "t7": 900, "t8": 1200}
 """Seconds between two arrivals of each task, on average."""
-SECONDS = 2400.0
+SECONDS = 1800.0
 SPACING = 2.4
 """Seconds between two idle polls: what the worker's half of the budget comes to."""
 

@@ -12,7 +12,7 @@ from benchmarks.platform import Record, open_platform
 from benchmarks.scale import LIMIT, Scale
 from benchmarks.watch import PLAIN_LOOP, Serve, peer, the_worker
 
-WINDOWS = 20
+WINDOWS = 15
 SETTLED_AFTER = 5
 """Windows that the two are given to find their shares."""
 SLOWEST = 12.0
@@ -23,8 +23,15 @@ TASKS = ["first", "second"]
 async def run(scale: Scale) -> Report:
     """Saturate both, each with a task of its own so that the platform's record tells them apart."""
     scale = scale.no_faster_than(SLOWEST)
-    worker = await _record(scale, the_worker())
-    plain = await _record(scale, peer("plain_loop", PLAIN_LOOP / 4))
+    found: dict[str, tuple[Record, float]] = {}
+
+    async def one(name: str, serve: Serve) -> None:
+        found[name] = await _record(scale, serve)
+
+    async with anyio.create_task_group() as both:
+        both.start_soon(one, "worker", the_worker())
+        both.start_soon(one, "plain", peer("plain_loop", PLAIN_LOOP / 4))
+    worker, plain = found["worker"], found["plain"]
     share, refused, done = _figures(*worker, scale)
     plain_share, plain_refused, plain_done = _figures(*plain, scale)
     return Report(

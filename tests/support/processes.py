@@ -32,7 +32,7 @@ def command(*arguments: str, cwd: Path, stdin: str | None = None, **variables: s
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=50,
         check=False,
     )
 

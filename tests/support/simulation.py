@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from bisect import bisect_left
 from collections import deque
@@ -115,7 +116,7 @@ class Simulation:
         self._ledger = MemoryLedger(now=lambda: self.now)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._wakes_at = float("inf")
+        self._wakes_at = math.inf
         self._in_hand = dict.fromkeys(arrivals, 0)
         self._in_the_air = 0
         self._settled: deque[Execution] = deque()
@@ -125,10 +126,12 @@ class Simulation:
 
     def run(self, seconds: float) -> Record:
         """Let so many seconds pass."""
-        self._at(0.0, lambda: None)
-        while self._events and self._events[0][0] <= seconds:
-            self.now, _, happen = heapq.heappop(self._events)
-            happen()
+        self._wakes_at = 0.0
+        while (moment := min(self._wakes_at, self._events[0][0] if self._events else math.inf)) <= seconds:
+            self.now = moment
+            while self._events and self._events[0][0] <= moment:
+                heapq.heappop(self._events)[2]()
+            self._wakes_at = math.inf
             self._go_on()
         return self.record
 
@@ -136,12 +139,7 @@ class Simulation:
         heapq.heappush(self._events, (moment, next(self._order), happen))
 
     def _wake(self, moment: float) -> None:
-        if moment < self._wakes_at:
-            self._wakes_at = moment
-            self._at(moment, self._woken)
-
-    def _woken(self) -> None:
-        self._wakes_at = float("inf")
+        self._wakes_at = min(self._wakes_at, moment)
 
     def _go_on(self) -> None:
         while self._settled:

@@ -1,185 +1,371 @@
-"""Which task is polled next, and when: the laws of the schedule, on a clock of our own."""
+"""Which task to poll next, and when: the laws of the plan, and what they give in simulated hours."""
 
 from __future__ import annotations
 
 import math
+import random
+import statistics
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from product_live_worker.flow.schedule import JITTER, Schedule, share_out
-from support.simulation import Simulation, at_random, percentile, schedule
+from product_live_worker.flow.schedule import JITTER, UNLIMITED_INTERVAL, Plan, Schedule, share_out
+from support.simulation import Record, RoundRobin, Simulation, at_random, percentile, schedule
 
-HALF = 0.5
-
-
-def middling() -> float:
-    """Leave nothing to chance."""
-    return HALF
+HOUR = 3600.0
+RARE = [f"rare {number}" for number in range(7)]
+Capacity = Callable[[str], int]
 
 
-def serving(*tasks: str, **settings: float) -> Schedule:
-    """Make a schedule of 50 a minute that serves these tasks."""
-    given = {"limit": 50, "window": 60.0, "idle_share": 0.5, "max_staleness": 60.0, **settings}
-    made = Schedule(**given, chance=middling)  # type: ignore[arg-type]
+def plenty(_: str) -> int:
+    """Every task has free slots."""
+    return 1000
+
+
+def a_schedule(*tasks: str, chance: float = 0.5, **more: float) -> Schedule:
+    """Give a schedule whose chance always falls the same way; by default it jitters nothing."""
+    given_settings = {"limit": 50, "window": 60.0, "idle_share": 0.5, "max_staleness": 60.0, **more}
+    made = Schedule(**given_settings, chance=lambda: chance)  # type: ignore[arg-type]
     made.serve(tasks)
     return made
 
 
-def free(_: str) -> int:
-    """Have room for anything."""
-    return 100
-
-
-def poll(made: Schedule, task: str, now: float, outcome: str) -> None:
-    """Poll a task, and hear at once how it went."""
-    made.started(task, now)
-    made.observed(task, now, outcome)  # type: ignore[arg-type]
-
-
-def test_a_task_never_polled_is_due_at_once() -> None:
-    """A start polls every task before it waits for any."""
-    made = serving("a", "b")
-    first = made.next(0.0, free)
-    assert first is not None
-    poll(made, first.task, 0.0, "empty")
-    second = made.next(0.0, free)
-    assert second is not None
-    assert {first.task, second.task} == {"a", "b"}
-
-
-def test_idle_polls_spend_their_share_and_no_more() -> None:
-    """One idle task is polled evenly, 25 times a minute at a share of one half."""
-    made = serving("a")
-    poll(made, "a", 0.0, "empty")
-    plan = made.next(0.0, free)
+def due(plan: Plan | None) -> Plan:
+    """Insist on a plan."""
     assert plan is not None
-    assert plan.at == pytest.approx(2.4)
+    return plan
 
 
-def test_after_a_hit_the_same_task_is_asked_again_at_once() -> None:
-    """Work seldom comes alone."""
-    made = serving("a", "b")
-    poll(made, "a", 0.0, "empty")
-    poll(made, "b", 1.0, "hit")
-    plan = made.next(1.0, free)
-    assert plan is not None
-    assert (plan.task, plan.at <= 1.0) == ("b", True)
-    poll(made, "b", 1.0, "empty")
-    plan = made.next(1.0, free)
-    assert plan is not None
-    assert plan.at > 1.0
+def poll(made: Schedule, now: float, capacity: Capacity = plenty, *, hits: bool = False) -> str:
+    """Make the next poll, which takes no time; gives its task."""
+    plan = due(made.next(now, capacity))
+    assert plan.at <= now
+    made.started(plan.task, now)
+    made.observed(plan.task, now, "hit" if hits else "empty")
+    return plan.task
 
 
-def test_no_task_waits_longer_than_its_staleness_for_a_hot_one() -> None:
-    """However hot another is, a task that was not polled for max_staleness goes first."""
-    made = serving("hot", "rare")
-    poll(made, "rare", 0.0, "empty")
-    poll(made, "hot", 59.9, "hit")
-    plan = made.next(60.0, free)
-    assert plan is not None
-    assert plan.task == "rare"
+def idle(made: Schedule, seconds: float, capacity: Capacity = plenty) -> dict[str, list[float]]:
+    """Poll as planned, and find nothing; gives the moments by task."""
+    moments: dict[str, list[float]] = {}
+    now = 0.0
+    while (plan := due(made.next(now, capacity))).at <= seconds:
+        now = max(now, plan.at)
+        moments.setdefault(poll(made, now, capacity), []).append(now)
+    return moments
 
 
-def test_no_idle_poll_slips_in_while_a_busy_tasks_own_is_in_the_air() -> None:
-    """Where requests are scarce, only a stale task is asked beside one that is known to have work."""
-    made = serving("busy", "idle")
-    poll(made, "idle", 0.0, "empty")
-    poll(made, "busy", 1.0, "hit")
-    made.started("busy", 30.0)
-    plan = made.next(30.0, free)
-    assert plan is not None
-    assert (plan.task, plan.at > 55.0) == ("idle", True)
+def gaps(moments: list[float]) -> list[float]:
+    """Give the seconds between each moment and the next."""
+    return [after - before for before, after in pairwise(moments)]
 
 
-def test_a_busy_task_whose_slots_are_full_holds_nobody_up() -> None:
-    """What cannot be polled needs no request."""
-    made = serving("busy", "idle")
-    poll(made, "idle", 0.0, "empty")
-    poll(made, "busy", 1.0, "hit")
-    plan = made.next(30.0, lambda task: int(task == "idle"))
-    assert plan is not None
-    assert (plan.task, plan.at <= 30.0) == ("idle", True)
+# ── Sharing out. ──
+
+TASKS = st.integers(1, 30).map(lambda count: [f"t{number}" for number in range(count)])
+WEIGHTS = st.floats(1e-6, 1e3)
 
 
-def test_a_task_without_a_free_slot_is_not_polled() -> None:
-    """Capacity comes before work, and a poll in the air counts."""
-    made = serving("a", "b")
-    assert made.next(0.0, lambda _: 0) is None
-    plan = made.next(0.0, lambda task: int(task == "b"))
-    assert plan is not None
-    assert plan.task == "b"
-    made.started("b", 0.0)
-    assert made.next(0.0, lambda task: int(task == "b")) is None
+@given(st.floats(0.01, 100), st.dictionaries(st.text(max_size=3), WEIGHTS, min_size=1, max_size=30), st.floats(0, 10))
+def test_what_is_shared_out_is_the_total(total: float, weights: dict[str, float], at_least: float) -> None:
+    """Nothing is lost in sharing out and nothing is added: the sum is the total, and everybody has a part."""
+    shares = share_out(total, weights, at_least=at_least)
+    assert shares.keys() == weights.keys()
+    assert math.isclose(sum(shares.values()), total, rel_tol=1e-9)
+    assert all(share > 0 for share in shares.values())
 
 
-def test_as_a_burst_goes_on_its_polls_overlap() -> None:
-    """Ten executions at once cost five round trips, not ten; a single hit is followed by a single poll."""
-    made, rounds, left = serving("a"), 0, 10
-    while left:
-        in_the_air = 0
-        while (plan := made.next(float(rounds), free)) is not None and plan.at <= rounds:
-            made.started("a", float(rounds))
-            in_the_air += 1
-        rounds += 1
-        for _ in range(in_the_air):
-            made.observed("a", float(rounds), "hit" if left else "empty")
-            left = max(0, left - 1)
-    assert rounds == 5
+@given(st.floats(0.01, 100), st.dictionaries(st.text(max_size=3), WEIGHTS, min_size=1, max_size=30), st.floats(0, 10))
+def test_nobody_has_less_than_the_least_while_there_is_enough(
+    total: float, weights: dict[str, float], at_least: float
+) -> None:
+    """Everybody has `at_least` where that is possible, and all have the same where it is not."""
+    shares = share_out(total, weights, at_least=at_least)
+    if at_least * len(weights) < total:
+        assert all(share >= at_least * (1 - 1e-9) for share in shares.values())
+    else:
+        assert len(set(shares.values())) == 1
 
 
-def test_a_failed_poll_teaches_nothing() -> None:
-    """What failed says nothing of the task's work."""
-    made = serving("a")
-    before = made.interval("a")
+@given(st.floats(0.01, 100), st.dictionaries(st.text(max_size=3), WEIGHTS, min_size=1, max_size=30), st.floats(0, 10))
+def test_what_is_above_the_least_goes_by_weight(total: float, weights: dict[str, float], at_least: float) -> None:
+    """A heavier task has never less, and those above the least are in proportion to their weights."""
+    shares = share_out(total, weights, at_least=at_least)
+    order = sorted(weights, key=lambda task: weights[task])
+    assert all(shares[a] <= shares[b] * (1 + 1e-9) for a, b in pairwise(order))
+    rich = [task for task in weights if shares[task] > at_least * (1 + 1e-6)] if at_least * len(weights) < total else []
+    ratios = [shares[task] / weights[task] for task in rich]
+    assert not ratios or math.isclose(min(ratios), max(ratios), rel_tol=1e-6)
+
+
+# ── Idle polls. ──
+
+
+def test_the_idle_polls_of_one_task_are_evenly_spaced_over_the_idle_share() -> None:
+    """Half of fifty in a minute is a poll every 2.4 s."""
+    moments = idle(a_schedule("power"), 600)["power"]
+    assert moments[0] == 0
+    assert all(math.isclose(gap, 2.4) for gap in gaps(moments))
+
+
+@given(st.integers(1, 80), st.sampled_from([0.1, 0.5, 1.0]), st.sampled_from([10.0, 60.0, 300.0]), st.integers())
+@settings(max_examples=25)
+def test_idle_polls_keep_within_the_idle_share(count: int, share: float, staleness: float, seed: int) -> None:
+    """However many tasks there are, also more than can be polled in time, idle polls spend their share only."""
+    chance = random.Random(seed).random
+    made = Schedule(limit=50, window=60.0, idle_share=share, max_staleness=staleness, chance=chance)
+    made.serve([f"t{number}" for number in range(count)])
+    polls = sum(len(moments) for moments in idle(made, 1200.0).values())
+    # The first poll of each task is at once; jitter and staleness may cost a few percent.
+    assert polls - count <= 1.07 * share * 50 / 60 * 1200.0
+
+
+@given(st.floats(0, 1))
+def test_jitter_is_bounded(chance: float) -> None:
+    """Chance moves a poll by at most a twentieth of its interval, so replicas drift apart and no plan is lost."""
+    moments = idle(a_schedule("power", chance=chance), 60)["power"]
+    assert all(2.4 * (1 - JITTER / 2) - 1e-9 <= gap <= 2.4 * (1 + JITTER / 2) + 1e-9 for gap in gaps(moments))
+
+
+def test_chance_spreads_the_polls() -> None:
+    """Two replicas that start together do not keep step."""
+    one, other = (
+        Schedule(limit=50, window=60, idle_share=0.5, max_staleness=60, chance=random.Random(seed).random)
+        for seed in (1, 2)
+    )
+    for made in (one, other):
+        made.serve(["power"])
+    assert not set(idle(one, 60)["power"][1:]) & set(idle(other, 60)["power"][1:])
+
+
+def test_where_no_limit_holds_every_task_is_polled_five_times_a_second() -> None:
+    """Without a limit nothing has to be shared."""
+    made = a_schedule("a", "b", limit=0)
+    assert made.interval("a") == made.interval("b") == UNLIMITED_INTERVAL
+    assert all(math.isclose(gap, 0.2) for moments in idle(made, 10).values() for gap in gaps(moments))
+
+
+def test_the_share_of_a_task_goes_with_the_root_of_its_arrivals() -> None:
+    """A task with sixteen times the work of another is polled about four times as often."""
+    made = a_schedule("busy", "rare", max_staleness=600)
+    now = 0.0
+    work = {"busy": 10.0, "rare": 160.0}
+    served = dict.fromkeys(work, 0.0)
+    while now < 4 * HOUR:
+        plan = due(made.next(now, plenty))
+        now = max(now, plan.at)
+        found = served[plan.task] + work[plan.task] <= now
+        served[plan.task] += work[plan.task] * found
+        poll(made, now, hits=found)
+    assert 3.4 < made.interval("rare") / made.interval("busy") < 4.6
+
+
+def test_an_estimate_follows_what_happens_lately() -> None:
+    """A task that was busy and no longer is falls back to its neighbours' share within hours."""
+    made = a_schedule("once busy", "never")
+    for second in range(600):
+        made.started("once busy", second)
+        made.observed("once busy", second, "hit" if second % 5 == 0 else "empty")
+    assert made.interval("once busy") < made.interval("never") / 2
+    now = 600.0
+    while now < 6 * HOUR:
+        now = max(now, due(made.next(now, plenty)).at)
+        poll(made, now)
+    assert math.isclose(made.interval("once busy"), made.interval("never"), rel_tol=0.1)
+
+
+# ── Work. ──
+
+
+def test_a_task_that_had_work_is_polled_again_at_once() -> None:
+    """After a hit the same task is next, until a poll finds nothing."""
+    made = a_schedule("a", "b")
+    assert poll(made, 0.0) == "a"
+    assert poll(made, 0.0, hits=True) == "b"
+    again = due(made.next(0.1, plenty))
+    assert (again.task, again.at <= 0.1, again.why) == ("b", True, "it just had work")
+    poll(made, 0.1)
+    assert due(made.next(0.2, plenty)).at > 0.2
+
+
+def test_a_task_is_polled_one_at_a_time() -> None:
+    """While a poll of a task is in the air, another one could only find out the same."""
+    made = a_schedule("a")
+    made.started("a", 0.0)
+    assert made.next(1000.0, plenty) is None
+    made.observed("a", 1000.0, "hit")
+    assert due(made.next(1000.0, plenty)).task == "a"
+
+
+@pytest.mark.parametrize(("limit", "most"), [(50, 4), (0, 8)], ids=["scarce", "no limit"])
+def test_the_polls_of_a_burst_overlap_as_it_goes_on(limit: int, most: int) -> None:
+    """The longer the row of hits, the more polls are in the air together, up to a bound; one miss ends it."""
+    made = a_schedule("a", limit=limit)
+    in_the_air = []
+    for _ in range(10):
+        poll(made, 0.0, hits=True)
+        count = 0
+        while (plan := made.next(0.0, plenty)) is not None and plan.at <= 0.0:
+            made.started("a", 0.0)
+            count += 1
+        for _ in range(count):
+            made.observed("a", 0.0, "hit")
+        in_the_air.append(count)
+    assert in_the_air == sorted(in_the_air)
+    assert in_the_air[-1] == most
+    poll(made, 0.0)
+    assert due(made.next(0.0, plenty)).at > 0.0
+
+
+def test_a_failed_poll_says_nothing_of_the_task() -> None:
+    """A failure neither makes a task hot nor teaches that it is idle; its next poll is an interval away."""
+    made = a_schedule("a")
     made.started("a", 0.0)
     made.observed("a", 0.0, "failed")
-    assert made.interval("a") == before
+    assert math.isclose(due(made.next(0.0, plenty)).at, 2.4)
 
 
-@given(
-    st.dictionaries(st.text(max_size=3), st.floats(0.01, 1000), min_size=1, max_size=30),
-    st.floats(0.1, 100),
-    st.floats(0.0001, 1),
-)
-def test_what_is_shared_out_is_all_there_is_and_leaves_nobody_short(
-    weights: dict[str, float], total: float, at_least: float
-) -> None:
-    """The shares make the total, and none is below its least where that is possible."""
-    shares = share_out(total, weights, at_least=at_least)
-    assert math.isclose(sum(shares.values()), total, rel_tol=1e-6)
-    least = at_least if at_least * len(weights) < total else total / len(weights)
-    assert min(shares.values()) >= least * (1 - 1e-9)
+def test_no_task_without_a_free_slot_is_polled() -> None:
+    """Capacity before work: a busy task is passed over, and when all are busy there is no plan at all."""
+    free = {"a": 0, "b": 1}
+    made = a_schedule("a", "b")
+    assert set(idle(made, 120, lambda task: free[task])) == {"b"}
+    made.started("b", 121)
+    assert made.next(200, lambda task: free[task]) is None
+    made.observed("b", 200, "hit")
+    free["b"] = 0
+    assert made.next(300, lambda task: free[task]) is None
 
 
-def test_a_share_goes_with_the_square_root_of_the_arrivals() -> None:
-    """Four times the work gets twice the polls."""
-    shares = share_out(9.0, {"busy": math.sqrt(4.0), "quiet": math.sqrt(1.0)}, at_least=0.001)
-    assert shares == pytest.approx({"busy": 6.0, "quiet": 3.0})
+@given(st.integers(1, 5), st.integers(0, 10))
+def test_polls_in_the_air_count_against_the_free_slots(slots: int, seed: int) -> None:
+    """Never are more polls of a task in the air than it has free slots, or their hits could not be run."""
+    made = a_schedule("a", limit=0)
+    poll(made, 0.0, hits=True)
+    in_the_air = 0
+    while (plan := made.next(seed, lambda _: slots)) is not None and plan.at <= seed:
+        made.started("a", seed)
+        in_the_air += 1
+    assert in_the_air == slots
 
 
-def test_where_staleness_does_not_fit_the_idle_share_wins() -> None:
-    """A hundred tasks cannot each be asked every minute: each waits its equal part, and the bound says so."""
-    made = serving(*(f"t{number}" for number in range(100)))
-    assert made.interval("t0") == pytest.approx(100 / (25 / 60))
-    assert made.waits()["t0"] <= made.interval("t0") * (1 + JITTER)
+def test_no_task_waits_longer_than_its_staleness_however_hot_another_is() -> None:
+    """A task with work at every poll steps back when another has waited for max_staleness."""
+    made = a_schedule("hot", *RARE)
+    moments: dict[str, list[float]] = {task: [] for task in ("hot", *RARE)}
+    for tenth in range(6000):
+        now = tenth / 10
+        task = due(made.next(now, plenty)).task
+        moments[task].append(now)
+        made.started(task, now)
+        made.observed(task, now, "hit" if task == "hot" else "empty")
+    for task in RARE:
+        assert max(gaps(moments[task])) <= 60.0 + 0.1 * len(RARE)
+    assert len(moments["hot"]) > 5900
 
 
-def test_random_arrivals_are_picked_up_soon_within_half_of_the_budget() -> None:
-    """One arrival in 20 s: picked up after 1.5 s on average, 2.6 s at the 95th percentile, 26 empty polls a minute."""
-    hours = 2 * 3600.0
-    record = Simulation(schedule(1), {"a": at_random(1, 20, hours - 60)}).run(hours)
-    pickups = record.pickups("a")
-    assert sum(pickups) / len(pickups) <= 1.5
+@given(TASKS, st.sampled_from([10.0, 60.0, 600.0]))
+def test_the_wait_that_is_told_is_the_wait_that_is_kept(tasks: list[str], staleness: float) -> None:
+    """`waits` gives for each task a bound that its idle polls keep, but for what is learnt meanwhile."""
+    made = a_schedule(*tasks, max_staleness=staleness, chance=1.0)
+    for task, moments in idle(made, 1500).items():
+        assert max(gaps(moments), default=0) <= made.waits()[task] * 1.05
+
+
+def test_tasks_come_and_go() -> None:
+    """What is known of a task that stays is kept, a new one is polled at once, and one that is gone is forgotten."""
+    made = a_schedule("a", "b")
+    poll(made, 0.0)
+    poll(made, 0.0)
+    made.serve(["b", "c"])
+    assert poll(made, 0.1) == "c"
+    made.observed("a", 0.2, "hit")
+    assert set(idle(made, 300)) == {"b", "c"}
+    made.serve([])
+    assert made.next(400.0, plenty) is None
+
+
+# ── Simulated hours, with the real schedule, reserve and window. ──
+
+
+def saturated(seed: int, staleness: float) -> Record:
+    """Simulate an hour of one task with work at every poll beside seven that have a little."""
+    arrivals = {task: at_random(100 * seed + number, 900, HOUR - 300) for number, task in enumerate(RARE)}
+    made = schedule(seed, max_staleness=staleness)
+    return Simulation(made, {"hot": [0.0] * 2000, **arrivals}).run(HOUR)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_arrivals_are_picked_up_within_the_goal(seed: int) -> None:
+    """An arrival every 20 s: mean pickup at most 1.5 s, p95 at most 2.6 s, and at most 26 empty polls a minute."""
+    record = Simulation(schedule(seed), {"power": at_random(seed, 20, 2 * HOUR)}).run(2 * HOUR)
+    pickups = record.pickups()
+    assert len(pickups) > 300
+    assert statistics.mean(pickups) <= 1.5
     assert percentile(pickups, 0.95) <= 2.6
-    assert sum(not hit for _, _, hit in record.polls) / (hours / 60) <= 26
+    assert record.empty_polls(0, 2 * HOUR) / 120 <= 26
+    assert record.fullest_window() <= 50
 
 
-def test_a_saturated_task_gets_nearly_all_there_is_beside_idle_ones() -> None:
-    """Eight tasks, one saturated: the rare ones are never forgotten, and cost little."""
-    end = 1200.0
-    arrivals = {"hot": [0.0] * 800} | {f"r{n}": at_random(n, 300, end - 200) for n in range(7)}
-    record = Simulation(schedule(1), arrivals).run(end)
-    assert max(record.pickups(*(f"r{n}" for n in range(7)))) <= 61
-    assert record.completions(300, end) / 15 >= 0.97 * 21.5
+@pytest.mark.parametrize(("round_trip", "goal"), [(0.02, 0.95), (0.15, 0.8)])
+def test_a_burst_of_ten_is_reported_within_three_seconds(round_trip: float, goal: float) -> None:
+    """The half of the window that idle polls leave free pays for ten polls and ten reports at once."""
+    # Not in step with the idle polls.
+    starts = [120.0 * number + 0.77 * number for number in range(1, 41)]
+    arrivals = [start for start in starts for _ in range(10)]
+    record = Simulation(schedule(3), {"power": arrivals}, round_trip=round_trip).run(starts[-1] + 60)
+    bursts = [record.claimed[first : first + 10] for first in range(0, len(arrivals), 10)]
+    spans = [max(one.reported or math.inf for one in burst) - burst[0].arrived for burst in bursts]
+    assert max(spans) <= 3.5
+    assert sum(span <= 3 for span in spans) >= goal * len(bursts)
+    assert record.fullest_window() <= 50
+
+
+def test_a_saturated_task_gets_all_that_the_budget_allows() -> None:
+    """One task with work at every poll completes at least 24.7 executions a minute; 25 is the limit."""
+    record = Simulation(schedule(1), {"power": [0.0] * 2000}).run(HOUR)
+    assert record.completions(600, HOUR) / 50 >= 24.7
+    assert record.fullest_window() == 50
+
+
+def test_a_saturated_task_leaves_its_neighbours_their_polls() -> None:
+    """With the default staleness, no rare execution waits longer than 61 s and the saturated task hardly suffers."""
+    record = saturated(1, 60.0)
+    assert record.pickups(*RARE)[-1] <= 61
+    assert record.completions(600, HOUR) / 50 >= 0.97 * 21.5
+    assert record.fullest_window() <= 50
+
+
+def test_what_is_claimed_can_be_reported() -> None:
+    """Also when a backlog makes polls overlap, no claim waits for a slot to be reported with."""
+    waits = [one.reported - one.claimed for one in saturated(2, 60.0).claimed if one.reported is not None]
+    assert len(waits) > 1000
+    assert max(waits) <= 1.0
+
+
+@pytest.mark.xfail(reason="an odd slot is left over: 7 + 2 * 21 = 49, and one slot buys no poll with its report")
+def test_a_saturated_task_gets_what_the_arithmetic_allows() -> None:
+    """Beside seven idle tasks, one saturated task reaches 98 % of 21.5 completions a minute."""
+    record = Simulation(schedule(1), {"hot": [0.0] * 2000, **{task: [] for task in RARE}}).run(HOUR)
+    assert record.completions(600, HOUR) / 50 >= 0.98 * 21.5
+
+
+@pytest.mark.xfail(reason="a hot task spends the whole window in seconds, and stale ones find no slot until it is over")
+def test_a_short_staleness_is_kept_beside_a_saturated_task() -> None:
+    """With a staleness of 30 s, no rare execution waits longer than 31 s."""
+    assert saturated(1, 30.0).pickups(*RARE)[-1] <= 31
+
+
+def test_skewed_arrivals_are_picked_up_sooner_than_by_turns() -> None:
+    """One busy task and seven rare ones: mean pickup at most 0.7 of round robin's at equal spending."""
+    span = 6 * HOUR
+    arrivals = {task: at_random(number, 1200, span) for number, task in enumerate(RARE)}
+    arrivals["busy"] = at_random(77, 20, span)
+    ours = Simulation(schedule(1), arrivals).run(span)
+    spacing = span / (len(ours.polls) - len(ours.claimed))
+    by_turns = Simulation(RoundRobin(spacing), arrivals).run(span)
+    assert math.isclose(len(ours.polls), len(by_turns.polls), rel_tol=0.02)
+    assert statistics.mean(ours.pickups()) <= 0.7 * statistics.mean(by_turns.pickups())
