@@ -397,3 +397,15 @@ def test_the_time_that_remains_is_never_less_than_none() -> None:
     """After the deadline, 0 seconds remain."""
     assert a_context(seconds=-5).remaining() == 0.0
     assert 0 < a_context(seconds=60).remaining() <= 60
+
+
+def test_platform_keys_do_not_have_to_fit_a_dict_of_numbers() -> None:
+    """A handler that takes names and numbers gets those, and not the job's correlation id."""
+
+    @handler("sum")
+    def add(input: dict[str, int]) -> dict[str, int]:
+        return {"sum": sum(input.values())}
+
+    assert add.read_input({"a": 1, "b": "2", "eventCorrelationId": "job-1", "context": {}}) == {"a": 1, "b": 2}
+    with pytest.raises(ValidationError):
+        add.read_input({"a": "one", "eventCorrelationId": "job-1"})

@@ -150,7 +150,11 @@ class Handler:
         try:
             return self._input.validate_python(raw)
         except ValidationError as error:
-            strange = PLATFORM_KEYS & {p["loc"][-1] for p in error.errors() if p["type"] in _STRANGE_KEY and p["loc"]}
+            problems = [p for p in error.errors() if p["loc"]]
+            strange = PLATFORM_KEYS & {p["loc"][-1] for p in problems if p["type"] in _STRANGE_KEY}
+            if typing.get_origin(self.input_type) is dict:
+                # Of a dict[str, int], the platform's texts are no part.
+                strange |= PLATFORM_KEYS & {p["loc"][0] for p in problems}
             if not strange or not isinstance(raw, dict):
                 raise
         return self._input.validate_python({key: value for key, value in raw.items() if key not in strange})
