@@ -104,3 +104,20 @@ async def test_a_settled_outcome_never_changes(tmp_path: Path) -> None:
         bodies.append(row.outcome)
         await until(lambda: execution.status == "COMPLETED")
     assert [patch.output for patch in execution.patches] == [{"result": 16}]
+
+
+async def test_a_poll_in_the_air_counts_as_a_report_that_may_be_owed(tmp_path: Path) -> None:
+    """Never claim what cannot be reported: overlapping polls leave as many slots free as they may bring executions."""
+    world = new_world("power", limit=0)
+    async with running_worker([power], tmp_path, world=world) as worker:
+        owed: list[tuple[int, int]] = []
+        poll = world.poll
+
+        def watched(task_id: str, now: float) -> object:
+            daemon = worker.daemon
+            owed.append((daemon._budget.unreported(), daemon.journal.unreported()))  # noqa: SLF001
+            return poll(task_id, now)
+
+        world.poll = watched  # type: ignore[method-assign, assignment]  # the server's side is watched
+        await worker.run("power", *({"power": 1} for _ in range(4)))
+    assert all(counted > journalled for counted, journalled in owed)

@@ -77,6 +77,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self.journal = journal
+        self._budget = budget
         self.emit = emit
         self.loop_lag = 0.0
         self.port = 0
@@ -93,6 +94,8 @@ class Daemon:
             journal, tasks, self.executors, max_output=settings.execution.max_output, log_for=_handler_log, emit=emit
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
+        # Polls overlap: what one in the air may bring has to be reportable too.
+        budget.unreported = lambda: journal.unreported() + self.poller.in_the_air
         self.reporter = Reporter(client, journal, emit=emit)
         self.recovery = Recovery(
             client,
@@ -180,6 +183,7 @@ class Daemon:
         while True:
             await self.journal.changed()
             self.poller.wake()
+            self._budget.nudge()
 
     async def _observe(self, notifier: Notifier) -> None:
         """Measure the loop's lag, and tell systemd only what has been proven."""

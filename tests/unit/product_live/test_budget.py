@@ -125,13 +125,16 @@ class Demand:
     """Seconds after which the demand is cancelled, wherever it is by then."""
 
 
+PROMPT = Demand(0, Purpose.REPORT, 0, "answered", 0, 0, math.inf)
+SLOW = Demand(0, Purpose.REPORT, 0, "answered", 20, 0, math.inf)
+LOST = Demand(0, Purpose.REPORT, 1, "unanswered", 20, 0, math.inf)
 DEMANDS = st.lists(
     st.builds(
         Demand,
         start=fractions(150),
         purpose=st.sampled_from(Purpose),
         dawdles=st.one_of(st.just(0.0), fractions(3)),
-        fate=st.sampled_from(["answered", "answered", "answered", "unanswered", "unsent", "never used"]),
+        fate=st.sampled_from(["answered", "answered", "unanswered", "unsent", "never used"]),
         travels=fractions(10),
         takes=fractions(10),
         patience=st.one_of(st.just(math.inf), fractions(100)),
@@ -142,8 +145,8 @@ STOPS = st.lists(st.tuples(fractions(200), fractions(100)), max_size=3)
 
 
 @given(limit=st.integers(4, 9), demands=DEMANDS, stops=STOPS, refusals=st.lists(fractions(200), max_size=2))
-@example(limit=4, demands=[Demand(0, Purpose.REPORT, 0, "answered", 10, 0, math.inf)] * 9, stops=[], refusals=[])
-@example(limit=4, demands=[Demand(0, Purpose.REPORT, 1, "unanswered", 21, 0, math.inf)] * 9, stops=[], refusals=[])
+@example(limit=4, demands=[SLOW] * 4 + [PROMPT] * 5, stops=[], refusals=[])
+@example(limit=4, demands=[LOST] * 4 + [PROMPT] * 5, stops=[], refusals=[])
 @settings(max_examples=300, deadline=None)
 def test_no_window_of_the_platform_holds_more_than_the_limit(  # noqa: C901 (the world in one place)
     limit: int, demands: list[Demand], stops: list[tuple[float, float]], refusals: list[float]

@@ -62,6 +62,8 @@ class Poller:
         self.waits_for_budget = False
         self._started_at = now()
         self._wakened = anyio.Event()
+        self.in_the_air = 0
+        """Polls whose claim, if they bring one, is not in the journal yet."""
 
     async def run(self) -> None:
         """Poll until cancelled; a poll in the air, and the claim it brings, is always ended first."""
@@ -78,6 +80,7 @@ class Poller:
                     continue
                 self._due_since = self._due_since or self._now()
                 self._schedule.started(plan.task, self._now())
+                self.in_the_air += 1
                 polls.start_soon(self._poll, self._tasks[plan.task], slot)
 
     def plan(self) -> Plan | None:
@@ -136,6 +139,7 @@ class Poller:
             except PlatformError as error:
                 self._failed(task, error)
             finally:
+                self.in_the_air -= 1
                 self._schedule.observed(task.key, self._now(), outcome)
                 self._emit(TaskPolled(task=task.key, outcome=outcome))
                 self.wake()

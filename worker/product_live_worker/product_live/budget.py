@@ -185,7 +185,8 @@ class Budget:
         self._ledger = ledger
         self._longest_request = longest_request
         self._scope = scope
-        self._unreported = unreported
+        self.unreported = unreported
+        """Counts the executions that owe a report, or may: those of polls in the air too."""
         self._emit = emit
         self._lanes: dict[str, list[_Waiter]] = {}
         self._arrival = itertools.count()
@@ -255,7 +256,7 @@ class Budget:
         # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
         allowed = self.allowed()
         with anyio.CancelScope(shield=True):
-            taken = await self._ledger.take(resource, allowed, reserve(purpose, self._unreported(), allowed), hold)
+            taken = await self._ledger.take(resource, allowed, reserve(purpose, self.unreported(), allowed), hold)
         if not isinstance(taken, int):
             return min(taken, self._share.grows_in(now))
         if purpose is Purpose.FILES:
