@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import anyio
 
 from benchmarks import machine
-from benchmarks.figures import Report
+from benchmarks.figures import Report, Row
 from benchmarks.scale import MINUTE, Scale
 from benchmarks.scenarios import (
     bursts,
@@ -70,7 +71,11 @@ async def _measure(scale: Scale, names: list[str]) -> list[Report]:
     found: dict[str, Report] = {}
 
     async def one(name: str, run: Scenario) -> None:
-        found[name] = await run(scale)
+        try:
+            found[name] = await run(scale)
+        except Exception as error:  # noqa: BLE001 (what the others have measured is not lost with it)
+            traceback.print_exception(error)
+            found[name] = Report(name, [Row("measured", "nothing", "everything", met=False, reason=repr(error))], "")
         sys.stdout.write(found[name].text() + "\n\n")
         sys.stdout.flush()
 
@@ -93,7 +98,7 @@ def _document(reports: Iterable[Report], scale: Scale, command: str, seconds: fl
     facts = [
         *machine.described(),
         f"command: `{command}`, {seconds / 60:.0f} minutes; load average {load:.1f} before it, {machine.load():.1f} after it",
-        f"window: {scale.window:g} s" + ("" if scale == REAL else f", so all times below are those measured × {scale.factor:g}"),
+        f"window: {scale.window:g} s" + ("" if scale == REAL else f" where nothing else is said; every time below is told on the scale of 60 s (× {scale.factor:g})"),
     ]  # fmt: skip
     return "\n".join(
         [

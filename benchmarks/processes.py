@@ -34,6 +34,8 @@ class Process:
         return int(line.split()[1]) / 1024
 
     def _proc(self, name: str) -> str:
+        if self.running.returncode is not None:
+            raise RuntimeError(self.output.read_text(encoding="utf-8"))
         return Path(f"/proc/{self.running.pid}/{name}").read_text(encoding="utf-8")
 
     async def says(self, word: str) -> str:

@@ -6,6 +6,7 @@ python -m benchmarks.peers.plain_loop URL KEY SECONDS TASK…
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import httpx
@@ -14,13 +15,19 @@ import httpx
 async def serve(http: httpx.AsyncClient, task: str, every: float) -> None:
     """Poll one task for ever."""
     while True:
-        answer = await http.get(f"/v1/data_factory/tasks/{task}/poll")
-        if answer.status_code == 200:
-            execution = answer.json()
-            output = {"result": 2 ** execution["input"]["power"]}
-            body = {"id": execution["id"], "status": "COMPLETED", "output": output}
-            await http.patch(f"/v1/data_factory/task_executions/{execution['id']}", json=body)
+        with contextlib.suppress(httpx.HTTPError):
+            await once(http, task)
         await asyncio.sleep(every)
+
+
+async def once(http: httpx.AsyncClient, task: str) -> None:
+    """Poll, and do what there is to do."""
+    answer = await http.get(f"/v1/data_factory/tasks/{task}/poll")
+    if answer.status_code == 200:
+        execution = answer.json()
+        output = {"result": 2 ** execution["input"]["power"]}
+        body = {"id": execution["id"], "status": "COMPLETED", "output": output}
+        await http.patch(f"/v1/data_factory/task_executions/{execution['id']}", json=body)
 
 
 async def main(url: str, key: str, every: float, keys: list[str]) -> None:
