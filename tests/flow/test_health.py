@@ -48,8 +48,10 @@ async def test_a_full_window_is_healthy(tmp_path: Path) -> None:
     async with running_worker(
         [power], tmp_path, world=world, budget={"requests_per_minute": 4, "window": 30}
     ) as worker:
-        worker.submit("power", *({"power": 1} for _ in range(5)))
-        await until(lambda: worker.daemon.poller.waits_for_budget)
+        submitted = worker.submit("power", *({"power": 1} for _ in range(5)))
+        # The tasks, a poll and its report: one slot is left, and no poll may have it.
+        await until(lambda: any(execution.status == "COMPLETED" for execution in submitted))
+        await until(lambda: not worker.daemon.journal.unreported() and worker.daemon.poller.waits_for_budget)
         assert (await worker.get("/readyz")).status_code == 200
 
 
