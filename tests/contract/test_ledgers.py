@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from product_live_worker.journal.database import open_database
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.writer import Writer
+from product_live_worker.model.window import Demand
 from product_live_worker.product_live.budget import Ledger, MemoryLedger
 
 pytestmark = pytest.mark.anyio
@@ -60,14 +61,14 @@ def ledger(request: pytest.FixtureRequest, clock: Clock, open_in_journal: Open) 
 
 async def slot(ledger: Ledger, limit: int, leave: int = 0, resource: str = "") -> int:
     """Take a slot that is free."""
-    taken = await ledger.take(resource, limit, leave, HOLD)
+    taken = await ledger.take(Demand(limit=limit, hold=HOLD, leave=leave, lane=resource, leave_in=resource))
     assert isinstance(taken, int)
     return taken
 
 
 async def wait(ledger: Ledger, limit: int, leave: int = 0, resource: str = "") -> float:
     """Ask for a slot in vain."""
-    seconds = await ledger.take(resource, limit, leave, HOLD)
+    seconds = await ledger.take(Demand(limit=limit, hold=HOLD, leave=leave, lane=resource, leave_in=resource))
     assert isinstance(seconds, float)
     return seconds
 
@@ -194,7 +195,7 @@ async def test_whatever_happens_no_more_than_the_limit_is_held_and_every_wait_is
         elif step == "take":
             leave = which % limit
             held = sorted(moment for moment in free_at if moment > clock.time)
-            answers = [await ledger.take("", limit, leave, HOLD) for ledger in ledgers]
+            answers = [await ledger.take(Demand(limit=limit, hold=HOLD, leave=leave)) for ledger in ledgers]
             if len(held) + 1 + leave <= limit:
                 assert all(isinstance(answer, int) for answer in answers)
                 free_at.append(clock.time + HOLD)

@@ -11,6 +11,7 @@ import anyio
 import httpx
 
 from product_live_worker.model.execution import Outcome
+from product_live_worker.model.window import Demand
 from product_live_worker.product_live.budget import Budget, MemoryLedger, Purpose
 from product_live_worker.product_live.client import Client, no_cookies
 from product_live_worker.product_live.wire import TaskDraft, TaskExecution
@@ -29,9 +30,9 @@ class NotingLedger(MemoryLedger):
 
     notes: list[str] = field(default_factory=list)
 
-    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+    async def take(self, demand: Demand) -> int | float:
         """See Ledger."""
-        taken = await super().take(resource, limit, leave, hold)
+        taken = await super().take(demand)
         self.notes.append("taken" if isinstance(taken, int) else "refused")
         return taken
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from product_live_worker.flow.schedule import Plan, Schedule
-from product_live_worker.product_live.budget import MemoryLedger, Purpose, reserve
+from product_live_worker.model.window import Demand
+from product_live_worker.product_live.budget import REPORT_WITHIN, MemoryLedger, Purpose, reserve
 
 T = TypeVar("T")
 UNANSWERED = 22.0
@@ -31,6 +32,9 @@ class Planner(Protocol):
 
     def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
         """Give the poll to make next."""
+
+    def promised(self, now: float, capacity: Callable[[str], int]) -> list[float]:
+        """Give the seconds from now at which polls will need a slot that the next one must leave."""
 
     def started(self, task: str, now: float) -> None:
         """A poll is in the air."""
@@ -168,15 +172,25 @@ class Simulation:
     def _plan(self) -> Plan | None:
         if len(self._settled) + self._being_reported > self._limit // 2:
             return None
-        return self._planner.next(self.now, lambda task: self._concurrency - self._in_hand[task])
+        return self._planner.next(self.now, self._capacity)
+
+    def _capacity(self, task: str) -> int:
+        return self._concurrency - self._in_hand[task]
 
     def _take(self, purpose: Purpose) -> int | None:
         unreported = sum(self._in_hand.values()) + len(self._settled) + self._being_reported + self._in_the_air
-        leave = reserve(purpose, unreported, self._limit)
-        taken = at_once(self._ledger.take("", self._limit, leave, UNANSWERED + self._window))
+        promised = self._planner.promised(self.now, self._capacity) if purpose is Purpose.POLL else []
+        demand = Demand(
+            limit=self._limit,
+            hold=UNANSWERED + self._window,
+            leave=reserve(purpose, unreported, self._limit),
+            last_within=self._window * REPORT_WITHIN if purpose is Purpose.POLL else 0.0,
+            promised=promised,
+        )
+        taken = at_once(self._ledger.take(demand))
         if isinstance(taken, int):
             return taken
-        self._wake(self.now + taken)
+        self._wake(self.now + min(taken, *promised[:1], math.inf))
         return None
 
     def _poll(self, slot: int, task: str) -> None:
@@ -238,6 +252,10 @@ class RoundRobin:
         if self._hot is not None:
             return Plan(self._hot, now, "it just had work")
         return Plan(self._tasks[0], self._due, "its turn in the idle round")
+
+    def promised(self, now: float, capacity: Callable[[str], int]) -> list[float]:
+        """See Planner: by turns, nothing is kept for anybody."""
+        return []
 
     def started(self, task: str, now: float) -> None:
         """See Planner."""

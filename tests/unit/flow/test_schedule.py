@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from product_live_worker.flow.schedule import JITTER, UNLIMITED_INTERVAL, Plan, Schedule, share_out
+from product_live_worker.product_live.budget import REPORT_WITHIN
 from support.simulation import Record, RoundRobin, Simulation, at_random, percentile, schedule
 
 HOUR = 3600.0
@@ -200,12 +201,12 @@ def test_a_task_is_polled_one_at_a_time() -> None:
     assert due(made.next(1000.0, plenty)).task == "a"
 
 
-@pytest.mark.parametrize(("limit", "most"), [(50, 4), (0, 8)], ids=["scarce", "no limit"])
-def test_the_polls_of_a_burst_overlap_as_it_goes_on(limit: int, most: int) -> None:
-    """The longer the row of hits, the more polls are in the air together, up to a bound; one miss ends it."""
+@pytest.mark.parametrize(("limit", "expected"), [(50, [1, 4, 4]), (0, [8, 8, 8])], ids=["scarce", "no limit"])
+def test_the_polls_of_a_burst_overlap(limit: int, expected: list[int]) -> None:
+    """From the second hit in a row on, several polls are in the air together, up to a bound; one miss ends it."""
     made = a_schedule("a", limit=limit)
     in_the_air = []
-    for _ in range(10):
+    for _ in expected:
         poll(made, 0.0, hits=True)
         count = 0
         while (plan := made.next(0.0, plenty)) is not None and plan.at <= 0.0:
@@ -214,10 +215,57 @@ def test_the_polls_of_a_burst_overlap_as_it_goes_on(limit: int, most: int) -> No
         for _ in range(count):
             made.observed("a", 0.0, "hit")
         in_the_air.append(count)
-    assert in_the_air == sorted(in_the_air)
-    assert in_the_air[-1] == most
+    assert in_the_air == expected
     poll(made, 0.0)
     assert due(made.next(0.0, plenty)).at > 0.0
+
+
+def saturate(made: Schedule, polls: int, now: float = 0.0) -> None:
+    """Let the task "hot" have work at so many polls."""
+    for _ in range(polls):
+        made.started("hot", now)
+        made.observed("hot", now, "hit")
+
+
+def test_a_task_with_work_for_longer_than_a_window_is_polled_at_an_even_pace() -> None:
+    """What was spent in one go would come back in one go: after 50 hits in a row, its polls are spaced."""
+    made = a_schedule("hot")
+    saturate(made, 50)
+    assert due(made.next(0.0, plenty)).at == 0.0
+    saturate(made, 1)
+    assert 2.3 < due(made.next(0.0, plenty)).at < 2.4
+
+
+def test_the_pace_leaves_the_others_their_polls() -> None:
+    """Seven others that are polled once a minute take seven slots: the pace is that of the other 43."""
+    made = a_schedule("hot", *RARE)
+    for task in RARE:
+        made.started(task, 0.0)
+        made.observed(task, 0.0, "empty")
+    saturate(made, 51)
+    assert math.isclose(due(made.next(0.0, plenty)).at, 120 / 43, rel_tol=0.02)
+
+
+def test_a_poll_with_work_promises_the_others_theirs() -> None:
+    """Within a window, each moment at which another has waited for max_staleness is told, with its report's slot."""
+    made = a_schedule("hot", "a", "b", "busy", max_staleness=25.0)
+    free = {"hot": 9, "a": 1, "b": 1, "busy": 0}
+    for moment, task in ((0.0, "a"), (10.0, "b"), (10.0, "busy"), (10.0, "hot")):
+        made.started(task, moment)
+        made.observed(task, moment, "hit" if task == "hot" else "empty")
+    assert made.promised(10.0, free.__getitem__) == [16.0, 16.0, 26.0, 26.0, 41.0, 41.0, 51.0, 51.0]
+    saturate(made, 50, 10.0)
+    assert made.promised(10.0, free.__getitem__) == [16.0, 26.0, 41.0, 51.0]
+    # What has waited so long itself leaves nothing to others.
+    assert made.promised(26.0, free.__getitem__) == []
+
+
+def test_where_no_limit_holds_nothing_is_promised() -> None:
+    """Without a limit there is a slot for everybody."""
+    made = a_schedule("hot", "a", limit=0)
+    saturate(made, 60)
+    assert made.promised(0.0, plenty) == []
+    assert due(made.next(0.0, plenty)).at <= 0.0
 
 
 def test_a_failed_poll_says_nothing_of_the_task() -> None:
@@ -311,7 +359,7 @@ def test_random_arrivals_are_picked_up_within_the_goal(seed: int) -> None:
     assert record.fullest_window() <= 50
 
 
-@pytest.mark.parametrize(("round_trip", "goal"), [(0.02, 0.95), (0.15, 0.8)])
+@pytest.mark.parametrize(("round_trip", "goal"), [(0.02, 1.0), (0.15, 0.95)])
 def test_a_burst_of_ten_is_reported_within_three_seconds(round_trip: float, goal: float) -> None:
     """The half of the window that idle polls leave free pays for ten polls and ten reports at once."""
     # Not in step with the idle polls.
@@ -320,7 +368,7 @@ def test_a_burst_of_ten_is_reported_within_three_seconds(round_trip: float, goal
     record = Simulation(schedule(3), {"power": arrivals}, round_trip=round_trip).run(starts[-1] + 60)
     bursts = [record.claimed[first : first + 10] for first in range(0, len(arrivals), 10)]
     spans = [max(one.reported or math.inf for one in burst) - burst[0].arrived for burst in bursts]
-    assert max(spans) <= 3.5
+    assert max(spans) <= 3.3
     assert sum(span <= 3 for span in spans) >= goal * len(bursts)
     assert record.fullest_window() <= 50
 
@@ -332,32 +380,31 @@ def test_a_saturated_task_gets_all_that_the_budget_allows() -> None:
     assert record.fullest_window() == 50
 
 
-def test_a_saturated_task_leaves_its_neighbours_their_polls() -> None:
-    """With the default staleness, no rare execution waits longer than 61 s and the saturated task hardly suffers."""
-    record = saturated(1, 60.0)
-    assert record.pickups(*RARE)[-1] <= 61
-    assert record.completions(600, HOUR) / 50 >= 0.97 * 21.5
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("staleness", "polls"), [(60.0, 7), (30.0, 14)])
+def test_a_saturated_task_leaves_its_neighbours_their_polls(staleness: float, polls: int, seed: int) -> None:
+    """No rare execution waits longer than the staleness and a second, and the saturated task loses 2 % at most."""
+    record = saturated(seed, staleness)
+    assert record.pickups(*RARE)[-1] <= staleness + 1
+    # 50 = 2 * completions + idle polls; the first windows are those in which the slots are spread.
+    assert record.completions(600, HOUR) / 50 >= 0.98 * (50 - polls) / 2
     assert record.fullest_window() <= 50
 
 
 def test_what_is_claimed_can_be_reported() -> None:
-    """Also when a backlog makes polls overlap, no claim waits for a slot to be reported with."""
+    """Also when a backlog makes polls overlap, a claim's report has its slot within a twentieth of the window."""
     waits = [one.reported - one.claimed for one in saturated(2, 60.0).claimed if one.reported is not None]
     assert len(waits) > 1000
-    assert max(waits) <= 1.0
+    assert max(waits) <= 60.0 * REPORT_WITHIN + 0.2
 
 
-@pytest.mark.xfail(reason="an odd slot is left over: 7 + 2 * 21 = 49, and one slot buys no poll with its report")
-def test_a_saturated_task_gets_what_the_arithmetic_allows() -> None:
-    """Beside seven idle tasks, one saturated task reaches 98 % of 21.5 completions a minute."""
-    record = Simulation(schedule(1), {"hot": [0.0] * 2000, **{task: [] for task in RARE}}).run(HOUR)
-    assert record.completions(600, HOUR) / 50 >= 0.98 * 21.5
-
-
-@pytest.mark.xfail(reason="a hot task spends the whole window in seconds, and stale ones find no slot until it is over")
-def test_a_short_staleness_is_kept_beside_a_saturated_task() -> None:
-    """With a staleness of 30 s, no rare execution waits longer than 31 s."""
-    assert saturated(1, 30.0).pickups(*RARE)[-1] <= 31
+@pytest.mark.parametrize(("staleness", "polls"), [(60.0, 7), (30.0, 14)])
+def test_a_saturated_task_gets_what_the_arithmetic_allows(staleness: float, polls: int) -> None:
+    """Beside seven idle tasks, one saturated task reaches 98 % of what their polls leave, an odd slot included."""
+    made = schedule(1, max_staleness=staleness)
+    record = Simulation(made, {"hot": [0.0] * 2000, **{task: [] for task in RARE}}).run(HOUR)
+    assert record.completions(600, HOUR) / 50 >= 0.98 * (50 - polls) / 2
+    assert record.fullest_window() <= 50
 
 
 def test_skewed_arrivals_are_picked_up_sooner_than_by_turns() -> None:

@@ -19,6 +19,7 @@ from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
+from product_live_worker.model.window import Demand
 from support.journals import DONE, LEADS_TO, PLATFORM, VERBS, allow, an_execution, in_state, opened, query, refuse, row
 
 pytestmark = pytest.mark.anyio
@@ -552,7 +553,7 @@ async def test_a_step_that_breaks_the_transaction_is_the_only_one_to_fail(path: 
 async def test_a_note_for_later_is_written_with_the_next_step(path: Path) -> None:
     """What nobody waits for costs no transaction of its own, and is not lost by one that fails."""
     async with opened(path) as journal:
-        slot = await journal.ledger.take("", 50, 0, 60)
+        slot = await journal.ledger.take(Demand(limit=50, hold=60))
         assert isinstance(slot, int)
         with Commits() as commits:
             journal.ledger.give_back(slot)
@@ -561,7 +562,7 @@ async def test_a_note_for_later_is_written_with_the_next_step(path: Path) -> Non
         assert commits.count == 1
         assert query(path, "SELECT count(*) FROM slots") == [(0,)]
         refuse(path, "DELETE", "slots")
-        other = await journal.ledger.take("", 50, 0, 60)
+        other = await journal.ledger.take(Demand(limit=50, hold=60))
         assert isinstance(other, int)
         journal.ledger.give_back(other)
         assert (await journal.claim(an_execution(id="e2")))[1]
@@ -587,7 +588,7 @@ async def test_only_what_was_reported_long_ago_is_forgotten(path: Path) -> None:
 async def test_two_workers_on_one_database_share_the_window(path: Path) -> None:
     """Two ledgers on one file give no more slots than one."""
     async with opened(path) as one, opened(path) as other:
-        taken = [await journal.ledger.take("", 3, 0, 60) for journal in (one, other, one, other)]
+        taken = [await journal.ledger.take(Demand(limit=3, hold=60)) for journal in (one, other, one, other)]
     assert [isinstance(slot, int) for slot in taken] == [True, True, True, False]
     assert 59 < taken[3] <= 60
 
@@ -596,24 +597,24 @@ async def test_the_window_survives_a_restart(path: Path) -> None:
     """A crash loop cannot burst past the budget."""
     for restart in range(4):
         async with opened(path) as journal:
-            assert isinstance(await journal.ledger.take("", 3, 0, 60), int) is (restart < 3)
+            assert isinstance(await journal.ledger.take(Demand(limit=3, hold=60)), int) is (restart < 3)
 
 
 async def test_workers_on_two_platforms_do_not_share_a_window(path: Path) -> None:
     """Each platform has its own budget."""
     async with opened(path) as one, opened(path, platform="https://other.example.com") as other:
-        assert isinstance(await one.ledger.take("", 1, 0, 60), int)
-        assert isinstance(await other.ledger.take("", 1, 0, 60), int)
+        assert isinstance(await one.ledger.take(Demand(limit=1, hold=60)), int)
+        assert isinstance(await other.ledger.take(Demand(limit=1, hold=60)), int)
 
 
 async def test_the_slots_of_another_boot_count_as_answered_now(path: Path) -> None:
     """Another boot's clock says nothing here; its requests may have arrived a moment ago, and no later."""
     async with opened(path, window=5) as journal:
         for _ in range(2):
-            assert isinstance(await journal.ledger.take("", 2, 0, 60), int)
+            assert isinstance(await journal.ledger.take(Demand(limit=2, hold=60)), int)
         query(path, "UPDATE slots SET boot = 'another', free_at = free_at + 1000000 * (number - 1)")
         await journal.ledger.open(5)
-        wait = await journal.ledger.take("", 2, 0, 60)
+        wait = await journal.ledger.take(Demand(limit=2, hold=60))
         assert isinstance(wait, float)
         assert 4 < wait <= 5
 
@@ -621,8 +622,8 @@ async def test_the_slots_of_another_boot_count_as_answered_now(path: Path) -> No
 async def test_the_slots_of_this_boot_keep_their_time(path: Path) -> None:
     """A restart of the worker alone frees nothing and holds nothing longer."""
     async with opened(path, window=5) as journal:
-        assert isinstance(await journal.ledger.take("", 1, 0, 60), int)
+        assert isinstance(await journal.ledger.take(Demand(limit=1, hold=60)), int)
     async with opened(path, window=5) as journal:
-        wait = await journal.ledger.take("", 1, 0, 60)
+        wait = await journal.ledger.take(Demand(limit=1, hold=60))
         assert isinstance(journal.ledger, JournalLedger)
         assert 59 < wait <= 60

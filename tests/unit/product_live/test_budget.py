@@ -13,13 +13,13 @@ from anyio.lowlevel import checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from product_live_worker.model.window import Demand
 from product_live_worker.product_live.budget import (
     STALE_AFTER,
     Budget,
     MemoryLedger,
     Purpose,
     reserve,
-    wait_for_slot,
 )
 from product_live_worker.telemetry.events import BudgetWaited, Event
 from support.clients import NotingLedger
@@ -69,47 +69,31 @@ def test_what_is_not_owed_leaves_the_designed_reserve(purpose: Purpose, unreport
     assert 1 <= left < limit
 
 
-@given(st.lists(fractions(200), max_size=30), fractions(200), st.integers(1, 20), st.data())
-def test_the_wait_for_a_slot_is_exactly_as_long_as_needed(
-    free_at: list[float], now: float, limit: int, data: st.DataObject
-) -> None:
-    """After the wait so many slots are free, at no moment before, and there is none when they are free now."""
-    leave = data.draw(st.integers(0, limit - 1))
-
-    def free(moment: float) -> int:
-        return limit - sum(1 for at in free_at if at > moment)
-
-    wait = wait_for_slot(free_at, now, limit, leave)
-    assert wait >= 0
-    assert free(now + wait) >= 1 + leave
-    assert wait == 0 or all(free(at) < 1 + leave for at in [now, *free_at] if now <= at < now + wait)
-
-
 def test_a_slot_is_held_for_its_time_from_its_answer_or_not_at_all() -> None:
     """A slot is free after its hold, after its answer's hold, or at once when it is given back."""
     clock = [0.0]
     ledger = MemoryLedger(now=lambda: clock[0])
-    unanswered, answered, unsent = (at_once(ledger.take("", 3, 0, 82)) for _ in range(3))
+    unanswered, answered, unsent = (at_once(ledger.take(Demand(limit=3, hold=82))) for _ in range(3))
     assert [type(slot) for slot in (unanswered, answered, unsent)] == [int, int, int]
-    assert at_once(ledger.take("", 3, 0, 82)) == 82.0
+    assert at_once(ledger.take(Demand(limit=3, hold=82))) == 82.0
     clock[0] = 5.0
     ledger.answered(int(answered), 60)
-    assert at_once(ledger.take("", 3, 0, 82)) == 60.0
+    assert at_once(ledger.take(Demand(limit=3, hold=82))) == 60.0
     ledger.give_back(int(unsent))
     ledger.give_back(int(unsent))
     ledger.answered(int(unsent), 60)
-    assert at_once(ledger.take("", 3, 0, 82)) == 3
-    assert at_once(ledger.take("", 3, 1, 82)) == 77.0
-    assert at_once(ledger.take("elsewhere", 3, 0, 82)) == 4
+    assert at_once(ledger.take(Demand(limit=3, hold=82))) == 3
+    assert at_once(ledger.take(Demand(limit=3, hold=82, leave=1))) == 77.0
+    assert at_once(ledger.take(Demand(limit=3, hold=82, lane="elsewhere"))) == 4
     clock[0] = 65.0
-    assert at_once(ledger.take("", 3, 0, 82)) == 5
+    assert at_once(ledger.take(Demand(limit=3, hold=82))) == 5
 
 
 # ── The server's side. ──
 
 
 @dataclass(frozen=True)
-class Demand:
+class Wish:
     """A request somebody wants to make, and what will become of it."""
 
     start: float
@@ -125,12 +109,12 @@ class Demand:
     """Seconds after which the demand is cancelled, wherever it is by then."""
 
 
-PROMPT = Demand(0, Purpose.REPORT, 0, "answered", 0, 0, math.inf)
-SLOW = Demand(0, Purpose.REPORT, 0, "answered", 20, 0, math.inf)
-LOST = Demand(0, Purpose.REPORT, 1, "unanswered", 20, 0, math.inf)
+PROMPT = Wish(0, Purpose.REPORT, 0, "answered", 0, 0, math.inf)
+SLOW = Wish(0, Purpose.REPORT, 0, "answered", 20, 0, math.inf)
+LOST = Wish(0, Purpose.REPORT, 1, "unanswered", 20, 0, math.inf)
 DEMANDS = st.lists(
     st.builds(
-        Demand,
+        Wish,
         start=fractions(150),
         purpose=st.sampled_from(Purpose),
         dawdles=st.one_of(st.just(0.0), fractions(3)),
@@ -149,12 +133,12 @@ STOPS = st.lists(st.tuples(fractions(200), fractions(100)), max_size=3)
 @example(limit=4, demands=[LOST] * 4 + [PROMPT] * 5, stops=[], refusals=[])
 @settings(max_examples=300, deadline=None)
 def test_no_window_of_the_platform_holds_more_than_the_limit(  # noqa: C901 (the world in one place)
-    limit: int, demands: list[Demand], stops: list[tuple[float, float]], refusals: list[float]
+    limit: int, demands: list[Wish], stops: list[tuple[float, float]], refusals: list[float]
 ) -> None:
     """Whatever the latencies, fates, cancellations, stops of the process and refusals, arrivals keep the law."""
     arrivals: list[float] = []
 
-    async def live(budget: Budget, demand: Demand) -> None:
+    async def live(budget: Budget, demand: Wish) -> None:
         await anyio.sleep_until(demand.start)
         with anyio.move_on_after(demand.patience):
             with await budget.slot(demand.purpose) as slot:
@@ -268,8 +252,8 @@ def test_a_report_that_comes_late_still_goes_before_a_poll_that_waits() -> None:
             tasks.start_soon(want, "report", Purpose.REPORT, 50.0)
         return [sent["report"], sent["poll"]]
 
-    # The poll must leave a slot free: it goes when the second one after the report's is free.
-    assert run_virtually(world) == [60.0, 62.0]
+    # The poll has the slot after the report's: that for its own report is free a second later.
+    assert run_virtually(world) == [60.0, 61.0]
 
 
 def test_a_flood_of_files_leaves_room_for_polls() -> None:
@@ -320,9 +304,9 @@ class SlowLedger(NotingLedger):
 
     seconds: float = 0.5
 
-    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+    async def take(self, demand: Demand) -> int | float:
         """See Ledger."""
-        taken = await super().take(resource, limit, leave, hold)
+        taken = await super().take(demand)
         await anyio.sleep(self.seconds)
         return taken
 
@@ -516,7 +500,7 @@ def test_an_unused_slot_is_free_after_its_block_and_a_used_one_is_not() -> None:
 
 
 def _take(ledger: MemoryLedger) -> int | float:
-    return at_once(ledger.take("", 10, 0, 82))
+    return at_once(ledger.take(Demand(limit=10, hold=82)))
 
 
 # ── No limit, somebody else's requests, and scopes. ──

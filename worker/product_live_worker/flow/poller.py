@@ -71,7 +71,7 @@ class Poller:
             while True:
                 await self._until_due()
                 self.waits_for_budget = True
-                slot = await self._budget.slot(Purpose.POLL, resource="tasks")
+                slot = await self._budget.slot(Purpose.POLL, resource="tasks", promised=self._promised)
                 self.waits_for_budget = False
                 plan = self.plan()
                 if plan is None or plan.at > self._now():
@@ -117,6 +117,9 @@ class Poller:
         """Look again at what may be polled: capacity or the tasks have changed."""
         self._wakened.set()
         self._wakened = anyio.Event()
+
+    def _promised(self) -> list[float]:
+        return self._schedule.promised(self._now(), self._capacity)
 
     async def _until_due(self) -> None:
         while True:

@@ -18,10 +18,16 @@ UNLIMITED_INTERVAL = 0.2
 """Seconds between the idle polls of a task where no limit holds."""
 JITTER = 0.1
 """The part of an interval that is left to chance, so that replicas never keep step."""
+LATE = 1 / 60
+"""The part of a window by which a poll may come later than `max_staleness`: by then its last slot is free again. It is
+planned half of that earlier than it must."""
+PACE = 0.99
+"""How far apart the polls of a task are that has had work for longer than a window: at least so much of the seconds
+between two executions that the budget can carry."""
 MOST_AT_ONCE = 8
 """Polls of one task in the air together where no limit holds."""
 SCARCE_AT_ONCE = 4
-"""The same where requests are scarce: as a burst goes on, its polls overlap, and at its end as many were in vain."""
+"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain."""
 
 Why = Literal["it has been waiting longest", "it just had work", "its turn in the idle round"]
 
@@ -65,6 +71,7 @@ class Schedule:
     ) -> None:
         """`limit` requests in `window` seconds (0: no limit); `chance` gives numbers from 0 to 1."""
         self._limit = limit
+        self._window = window
         self._idle_rate = idle_share * limit / window
         self._max_staleness = max_staleness
         self._chance = chance
@@ -87,6 +94,23 @@ class Schedule:
         """Give for each task its next poll as planned, whether or not it has a free slot."""
         busy = self._busy(self._seen)
         return {task: self._plan(task, seen, now, busy=busy) for task, seen in self._seen.items()}
+
+    def promised(self, now: float, capacity: Callable[[str], int]) -> list[float]:
+        """Give the seconds from now, ascending, at which tasks will have waited for `max_staleness`, for one window.
+
+        The next poll must leave those a slot each; nothing is promised beside one that has waited so long itself.
+        """
+        plan = self.next(now, capacity)
+        if not self._limit or plan is None or plan.why == "it has been waiting longest":
+            return []
+        bound, late = self._bound(), LATE * self._window
+        moments: list[float] = []
+        for task, seen in self._seen.items():
+            if task != plan.task and self._may(task, seen, capacity):
+                first = seen.polled_at + bound - now
+                moments += [first + late + nth * bound for nth in range(math.ceil((self._window - first) / bound))]
+        # Each may find an execution and owe its report; where polls are paced, a slot for it comes free soon.
+        return sorted(moments if self._pace(self._seen[plan.task]) else 2 * moments)
 
     def started(self, task: str, now: float) -> None:
         """A poll of the task is in the air."""
@@ -127,7 +151,7 @@ class Schedule:
     def _at_once(self, seen: _Seen) -> int:
         if not seen.streak:
             return 1
-        return min(SCARCE_AT_ONCE, 1 + seen.streak // 2) if self._limit else MOST_AT_ONCE
+        return (SCARCE_AT_ONCE if seen.streak > 1 else 1) if self._limit else MOST_AT_ONCE
 
     def _busy(self, pollable: dict[str, _Seen]) -> bool:
         # While a task is known to have work, an idle poll of another would cost it a request, even if it only slips in
@@ -137,12 +161,19 @@ class Schedule:
         )
 
     def _plan(self, task: str, seen: _Seen, now: float, *, busy: bool) -> Plan:
-        stale_at = seen.polled_at + self._bound() * (1 - JITTER / 2)
+        stale_at = seen.polled_at + self._bound() - LATE / 2 * self._window
         if stale_at <= now:
             return Plan(task, stale_at, "it has been waiting longest")
         if seen.hot:
-            return Plan(task, seen.polled_at, "it just had work")
+            return Plan(task, seen.polled_at + self._pace(seen), "it just had work")
         return Plan(task, stale_at if busy else min(seen.next_at, stale_at), "its turn in the idle round")
+
+    def _pace(self, seen: _Seen) -> float:
+        # Slots that were spent in one go come back in one go, and of an odd number of them one buys nothing until then.
+        if not 0 < self._limit < seen.streak:
+            return 0.0
+        others = (len(self._seen) - 1) * self._window / self._bound()
+        return PACE * 2 * self._window / (self._limit - others)
 
     def _space(self, task: str, seen: _Seen, now: float) -> None:
         seen.next_at = now + self._intervals[task] * (1 + JITTER * (self._chance() - 0.5))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from product_live_worker.journal.tables import slots
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import JournalUnwritable
+from product_live_worker.model.window import Demand, wait_for_slot
 
-_LANE = (slots.c.platform == bindparam("this_platform")) & (slots.c.resource == bindparam("this_resource"))
+_HERE = slots.c.platform == bindparam("this_platform")
 _SLOT = slots.c.number == bindparam("this_number")
 _INSERT = insert(slots)
-_EXPIRE = delete(slots).where(_LANE, slots.c.free_at <= bindparam("now"))
-_COUNT = select(func.count()).where(_LANE)
-_NTH = select(slots.c.free_at).where(_LANE).order_by(slots.c.free_at).offset(bindparam("position")).limit(1)
+_EXPIRE = delete(slots).where(_HERE, slots.c.free_at <= bindparam("now"))
+_HELD = select(slots.c.resource, slots.c.free_at).where(_HERE)
 _FREE_AT = update(slots).where(_SLOT)
 _FREE = delete(slots).where(_SLOT)
 
@@ -52,14 +53,14 @@ class JournalLedger:
 
         self._known = await self._writer.do(read)
 
-    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+    async def take(self, demand: Demand) -> int | float:
         """See Ledger."""
         try:
-            taken = await self._writer.do(lambda connection: self._take(connection, resource, limit, leave, hold))
+            taken = await self._writer.do(lambda connection: self._take(connection, demand))
         except JournalUnwritable:
-            taken = self._take_unwritten(resource, limit, leave)
+            taken = self._take_unwritten(demand)
         if isinstance(taken, int):
-            self._known[taken] = (resource, self.now() + hold)
+            self._known[taken] = (demand.lane, self.now() + demand.hold)
         return taken
 
     def used(self) -> int:
@@ -69,23 +70,20 @@ class JournalLedger:
             del self._known[number]
         return len(self._known)
 
-    def _take(self, connection: Connection, resource: str, limit: int, leave: int, hold: float) -> int | float:
+    def _take(self, connection: Connection, demand: Demand) -> int | float:
         now = self.now()
-        lane = {"this_platform": self._platform, "this_resource": resource}
-        connection.execute(_EXPIRE, {**lane, "now": now})
-        held = connection.execute(_COUNT, lane).scalar_one()
-        too_many = held + 1 + leave - limit
-        if too_many > 0:
-            position = min(too_many, held) - 1
-            return float(connection.execute(_NTH, {**lane, "position": position}).scalar_one()) - now
-        row = {"platform": self._platform, "resource": resource, "boot": self._boot, "free_at": now + hold}
+        here = {"this_platform": self._platform}
+        connection.execute(_EXPIRE, {**here, "now": now})
+        wait = wait_for_slot(
+            demand, _by_lane((row.resource, row.free_at) for row in connection.execute(_HELD, here)), now
+        )
+        if wait > 0:
+            return wait
+        row = {"platform": self._platform, "resource": demand.lane, "boot": self._boot, "free_at": now + demand.hold}
         return int(connection.execute(_INSERT, row).inserted_primary_key[0])  # type: ignore[index]  # one row, one key
 
-    def _take_unwritten(self, resource: str, limit: int, leave: int) -> int | float:
-        self.used()
-        held = sorted(free_at for lane, free_at in self._known.values() if lane == resource)
-        too_many = len(held) + 1 + leave - limit
-        return next(self._unwritten) if too_many <= 0 else held[min(too_many, len(held)) - 1] - self.now()
+    def _take_unwritten(self, demand: Demand) -> int | float:
+        return wait_for_slot(demand, _by_lane(self._known.values()), self.now()) or next(self._unwritten)
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
@@ -99,3 +97,10 @@ class JournalLedger:
         """See Ledger."""
         self._known.pop(slot, None)
         self._writer.later(lambda connection: connection.execute(_FREE, {"this_number": slot}))
+
+
+def _by_lane(held: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    lanes: defaultdict[str, list[float]] = defaultdict(list)
+    for lane, free_at in held:
+        lanes[lane].append(free_at)
+    return lanes

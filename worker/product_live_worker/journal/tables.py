@@ -68,4 +68,4 @@ slots = Table(
     # A number is never used again: the late answer of an expired slot must not free somebody else's.
     sqlite_autoincrement=True,
 )
-Index("slots_free_at", slots.c.platform, slots.c.resource, slots.c.free_at)
+Index("slots_free_at", slots.c.platform, slots.c.free_at)

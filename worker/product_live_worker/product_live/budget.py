@@ -18,13 +18,20 @@ from typing import Literal, Protocol, Self
 
 import anyio
 
+from product_live_worker.model.window import Demand, wait_for_slot
 from product_live_worker.product_live.share import Share
 from product_live_worker.telemetry.events import BudgetWaited, Emit
 
 Scope = Literal["account", "resource"]
+Promised = Callable[[], Sequence[float]]
+"""Gives the seconds from now, ascending, at which requests will need a slot that nobody else may have by then."""
 
 UNLIMITED = -1
 """The number of a slot where no limit holds."""
+REPORTS = "task_executions"
+"""The resource of the platform's API that a report is sent to."""
+REPORT_WITHIN = 1 / 20
+"""The part of a window within which the slot for the report of a poll's own execution has to come free."""
 STALE_AFTER = 1.0
 """Seconds after which a slot not yet used is thought to belong to a process that was stopped (SIGSTOP) meanwhile."""
 
@@ -51,24 +58,14 @@ def reserve(purpose: Purpose, unreported: int, limit: int) -> int:
     return min(min(unreported, limit // 2) + 1, limit - 1)
 
 
-def wait_for_slot(free_at: Sequence[float], now: float, limit: int, leave: int) -> float:
-    """Give the seconds until a slot can be taken so that `leave` more stay free; 0 when it can be now.
-
-    `free_at` has the moment at which each slot now held becomes free.
-    """
-    held = sorted(moment for moment in free_at if moment > now)
-    too_many = len(held) + 1 + leave - limit
-    return 0.0 if too_many <= 0 else held[min(too_many, len(held)) - 1] - now
-
-
 class Ledger(Protocol):
     """Where the window is kept. Times are seconds of the ledger's own clock, which never jumps."""
 
     def now(self) -> float:
         """Give the ledger's clock."""
 
-    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
-        """Take a slot for `hold` seconds and give its number, or (a float) the seconds until one may be free."""
+    async def take(self, demand: Demand) -> int | float:
+        """Take a slot and give its number, or (a float) the seconds until one may be free."""
 
     def used(self) -> int:
         """Count the slots held, as far as this process knows."""
@@ -89,17 +86,17 @@ class MemoryLedger:
     _lane_of: dict[int, dict[int, float]] = field(default_factory=dict)
     _number: itertools.count[int] = field(default_factory=itertools.count)
 
-    async def take(self, resource: str, limit: int, leave: int, hold: float) -> int | float:
+    async def take(self, demand: Demand) -> int | float:
         """See Ledger."""
         now = self.now()
-        lane = self._free_at.setdefault(resource, {})
+        lane = self._free_at.setdefault(demand.lane, {})
         for slot in [slot for slot, moment in lane.items() if moment <= now]:
             del lane[slot], self._lane_of[slot]
-        wait = wait_for_slot(tuple(lane.values()), now, limit, leave)
+        wait = wait_for_slot(demand, {name: tuple(held.values()) for name, held in self._free_at.items()}, now)
         if wait > 0:
             return wait
         slot = next(self._number)
-        lane[slot], self._lane_of[slot] = now + hold, lane
+        lane[slot], self._lane_of[slot] = now + demand.hold, lane
         return slot
 
     def used(self) -> int:
@@ -130,9 +127,12 @@ class Slot:
 
     async def use(self) -> None:
         """Call this right before sending; takes another slot when the process was stopped since this one."""
-        while self._budget.is_stale(self._taken_at):
+        patience = STALE_AFTER
+        while self._budget.is_stale(self._taken_at, patience):
+            # A disk that takes longer than this for a slot would be asked for ever.
+            patience *= 2
             self._budget.give_back(self._number)
-            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
+            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose, patience=patience)
         self._sent = True
 
     def unsent(self) -> None:
@@ -160,6 +160,8 @@ class _Waiter:
     purpose: Purpose
     order: float
     arrival: int
+    promised: Promised = field(compare=False)
+    patience: float = field(compare=False)
     turn: anyio.Event = field(compare=False, default_factory=anyio.Event)
 
 
@@ -192,17 +194,31 @@ class Budget:
         self._arrival = itertools.count()
         self._not_before = -math.inf
 
-    async def slot(self, purpose: Purpose, *, resource: str = "", order: float = 0.0) -> Slot:
-        """Wait for a slot; it is given back at the end of its `with` block unless it was used."""
-        number, taken_at = await self.take(resource, purpose, order)
+    async def slot(
+        self, purpose: Purpose, *, resource: str = "", order: float = 0.0, promised: Promised = tuple
+    ) -> Slot:
+        """Wait for a slot; it is given back at the end of its `with` block unless it was used.
+
+        `promised` is asked at each attempt.
+        """
+        number, taken_at = await self.take(resource, purpose, order=order, promised=promised)
         return Slot(self, resource, purpose, number, taken_at)
 
-    async def take(self, resource: str, purpose: Purpose, order: float = 0.0) -> tuple[int, float]:
-        """Wait for a slot; gives its number and the moment it was taken."""
+    async def take(
+        self,
+        resource: str,
+        purpose: Purpose,
+        *,
+        order: float = 0.0,
+        promised: Promised = tuple,
+        patience: float = STALE_AFTER,
+    ) -> tuple[int, float]:
+        """Wait for a slot; gives its number and the moment it was taken. It is good for `patience` seconds."""
         if not self.limit:
             return UNLIMITED, self._ledger.now()
-        lane = self._lanes.setdefault(resource if self._scope == "resource" else "", [])
-        waiter = _Waiter(purpose, order, next(self._arrival))
+        lane_name = self._lane_of(resource)
+        lane = self._lanes.setdefault(lane_name, [])
+        waiter = _Waiter(purpose, order, next(self._arrival), promised, patience)
         heapq.heappush(lane, waiter)
         started = self._ledger.now()
         try:
@@ -211,7 +227,7 @@ class Budget:
                 wait = self._over_its_part(purpose)
                 first = self._first(lane)
                 if first is waiter:
-                    taken = await self._try(resource if self._scope == "resource" else "", purpose)
+                    taken = await self._try(lane_name, waiter)
                     if isinstance(taken, tuple):
                         return taken
                     wait = taken
@@ -248,24 +264,37 @@ class Budget:
             return 0.0
         return self._files[0] + self.window - now
 
-    async def _try(self, resource: str, purpose: Purpose) -> tuple[int, float] | float:
+    def _lane_of(self, resource: str) -> str:
+        return resource if self._scope == "resource" else ""
+
+    async def _try(self, lane: str, waiter: _Waiter) -> tuple[int, float] | float:
         now = self._ledger.now()
         if now < self._not_before:
             return self._not_before - now
-        hold = self._longest_request + self.window
-        # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
         allowed = self.allowed()
+        promised = waiter.promised()
+        demand = Demand(
+            limit=allowed,
+            hold=self._longest_request + self.window + waiter.patience - STALE_AFTER,
+            lane=lane,
+            leave=reserve(waiter.purpose, self.unreported(), allowed),
+            leave_in=self._lane_of(REPORTS),
+            last_within=self.window * REPORT_WITHIN if waiter.purpose is Purpose.POLL else 0.0,
+            promised=promised,
+        )
+        # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
         with anyio.CancelScope(shield=True):
-            taken = await self._ledger.take(resource, allowed, reserve(purpose, self.unreported(), allowed), hold)
+            taken = await self._ledger.take(demand)
         if not isinstance(taken, int):
-            return min(taken, self._share.grows_in(now))
-        if purpose is Purpose.FILES:
+            # When the next promise falls due, it is no longer in the way.
+            return min(taken, self._share.grows_in(now), *promised[:1])
+        if waiter.purpose is Purpose.FILES:
             self._files.append(now)
         return taken, now
 
-    def is_stale(self, taken_at: float) -> bool:
+    def is_stale(self, taken_at: float, patience: float) -> bool:
         """Whether a slot taken then can no longer be trusted to cover a request sent now."""
-        return self._ledger.now() - taken_at > STALE_AFTER
+        return self._ledger.now() - taken_at > patience
 
     def answered(self, slot: int) -> None:
         """Free the slot one window from now: sooner than it was first taken for, so the next waiter looks again."""

@@ -53,4 +53,4 @@ def upgrade() -> None:
         sa.Column("free_at", sa.Double, nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_index("slots_free_at", "slots", ["platform", "resource", "free_at"])
+    op.create_index("slots_free_at", "slots", ["platform", "free_at"])
