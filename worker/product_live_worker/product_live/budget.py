@@ -261,6 +261,12 @@ class Budget:
             return min(taken, self._share.grows_in(now))
         if purpose is Purpose.FILES:
             self._files.append(now)
+        took = self._ledger.now() - now
+        if STALE_AFTER / 2 < took < self.window:
+            # Not this process was stopped, but the ledger was slow (its file is locked, its disk busy): the next slot
+            # would take as long. This one is ours for long enough to be held anew, from now on.
+            self._ledger.answered(taken, hold)
+            now += took
         return taken, now
 
     def is_stale(self, taken_at: float) -> bool:
