@@ -33,6 +33,20 @@ def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return connection.execute(sql, values).fetchall()
 
 
+def add_reported(path: Path, count: int, *, platform: str = PLATFORM) -> None:
+    """Put so many rows of executions into a journal that were reported a while ago."""
+    names = (
+        "platform, id, task_id, task, state, holder, status, correlation_id, idempotency_key, on_repeat, crashes, "
+        "attempts, trouble, claimed_at, started_at, settled_at, reported_at"
+    )
+    row = "?, ?, 't1', 'power', 'REPORTED', 'gone', 'COMPLETED', ?, ?, 'run', 0, 0, '', ?, ?, ?, ?"
+    rows = (
+        (platform, f"old-{n}", f"job-{n}", f"{n:032x}", *(1e9 + n + later for later in range(4))) for n in range(count)
+    )
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO executions ({names}) VALUES ({row})", rows)  # noqa: S608 (both are above)
+
+
 def row(path: Path, id: str = "e1") -> dict[str, Any]:
     """Give the row of an execution, as the file has it."""
     with closing(sqlite3.connect(path)) as connection:

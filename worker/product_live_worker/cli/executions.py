@@ -86,7 +86,7 @@ def redeliver(execution: Id, config: Config = None) -> None:
     """Send an UNDELIVERABLE result again."""
     with errors_told():
         settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url) as records:
+        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
             records.redeliver(execution)
     typer.echo(f"{execution} is SETTLED again; a running worker reports it within {settings.state.lease:g} s")
 
@@ -96,7 +96,7 @@ def discard(execution: Id, config: Config = None) -> None:
     """Give up on a result that is UNDELIVERABLE or still to be reported; nothing is sent."""
     with errors_told():
         settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url) as records:
+        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
             records.discard(execution)
     typer.echo(f"{execution} is closed; its result was not sent")
 
