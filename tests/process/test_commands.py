@@ -99,14 +99,15 @@ async def test_check_says_whether_run_would_work(tmp_path: Path) -> None:
     async with sandbox.serve(world) as url:
 
         def check(key: str) -> tuple[int, str]:
-            ended = command("check", cwd=tmp_path, PLW_API__BASE_URL=url, PLW_API__KEY=key)
+            variables = {"PLW_API__BASE_URL": url, "PLW_API__KEY": key, "PLW_DRAIN__TIMEOUT": "25s"}
+            ended = command("check", cwd=tmp_path, **variables)
             return ended.returncode, ended.stdout + ended.stderr
 
         good = await anyio.to_thread.run_sync(check, "sandbox-key")
         bad = await anyio.to_thread.run_sync(check, "revoked")
     assert good[0] == 0, good[1]
     assert "responseTimeoutSeconds" not in good[1]
-    assert "drain.timeout: power may run for 600 s, and after 30 s is FAILED as cancelled" in good[1]
+    assert "drain.timeout: power may run for 30 s, and after 25 s is FAILED as cancelled" in good[1]
     assert "power" in good[1]
     assert bad[0] == 1, bad[1]
     assert "401" in bad[1]
@@ -129,5 +130,5 @@ async def test_check_names_the_tasks_whose_lost_claims_never_come_back(tmp_path:
     (line,) = [line for line in for_ever.stdout.splitlines() if "responseTimeoutSeconds" in line]
     assert "task power" in line
     assert "for ever" in line
-    assert "(600 s)" in line
+    assert "(30 s)" in line
     assert "timeoutSeconds (900 s)" in for_a_while.stdout

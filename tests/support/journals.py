@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, closing
@@ -33,6 +34,11 @@ def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return connection.execute(sql, values).fetchall()
 
 
+def unordered(what: str, number: int) -> str:
+    """Give an id or a key as they come: in no order, so that each belongs on another page of its index."""
+    return hashlib.sha256(f"{what} {number}".encode()).hexdigest()[:32]
+
+
 def add_reported(path: Path, count: int, *, platform: str = PLATFORM) -> None:
     """Put so many rows of executions into a journal that were reported a while ago."""
     names = (
@@ -41,7 +47,8 @@ def add_reported(path: Path, count: int, *, platform: str = PLATFORM) -> None:
     )
     row = "?, ?, 't1', 'power', 'REPORTED', 'gone', 'COMPLETED', ?, ?, 'run', 0, 0, '', ?, ?, ?, ?"
     rows = (
-        (platform, f"old-{n}", f"job-{n}", f"{n:032x}", *(1e9 + n + later for later in range(4))) for n in range(count)
+        (platform, unordered("id", n), f"job-{n}", unordered("key", n), *(1e9 + n + later for later in range(4)))
+        for n in range(count)
     )
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(f"INSERT INTO executions ({names}) VALUES ({row})", rows)  # noqa: S608 (both are above)
