@@ -295,6 +295,16 @@ def test_an_older_journal_is_copied_before_it_is_migrated(path: Path) -> None:
     assert query(copy, "SELECT platform FROM slots") == [("p",)]
 
 
+def test_without_a_copy_nothing_is_migrated(path: Path) -> None:
+    """Where the copy cannot be made, the older journal stays as it was, and the error says so."""
+    opening(path)
+    query(path, "UPDATE alembic_version SET version_num = '0000'")
+    path.with_name("worker.db.0000.backup").mkdir()
+    with pytest.raises(JournalUnwritable, match="no copy"):
+        opening(path)
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0000",)]
+
+
 def test_alembic_is_not_loaded_for_a_current_journal(path: Path) -> None:
     """A worker with a current journal does not pay for Alembic's memory."""
     opening(path)

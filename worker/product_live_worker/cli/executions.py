@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import open_account
@@ -47,7 +47,9 @@ def list_executions(
     if as_json:
         typer.echo(json.dumps([_readable(record) for record in found], indent=2))
         return
-    table = Table("execution", "task", "state", "status", "claimed", "job", "trouble", box=None)
+    # What is copied into the next command, or searched for, is never cut, however narrow the terminal.
+    whole = [Column(name, no_wrap=True) for name in ("execution", "task", "state")]
+    table = Table(*whole, "status", "claimed", "job", "trouble", box=None)
     for record in found:
         shown = _readable(record)
         names = ("id", "task", "state", "status", "claimed_at", "correlation_id", "trouble")

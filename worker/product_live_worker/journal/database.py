@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from importlib import resources
 from pathlib import Path
@@ -217,10 +216,12 @@ def _migrate(engine: Engine, path: Path, revision: str | None) -> None:
 
 
 def _back_up(engine: Engine, copy: Path) -> None:
-    with engine.connect() as connection:
-        connection.exec_driver_sql("ROLLBACK")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        source = Path(str(make_url(str(engine.url)).database))
+    try:
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        shutil.copyfile(source, copy)
+        with contextlib.closing(engine.raw_connection()) as source, contextlib.closing(sqlite3.connect(copy)) as target:
+            # SQLite's own way, whatever of the file is in its log, and whoever else writes meanwhile.
+            source.driver_connection.backup(target)  # type: ignore[union-attr]  # it is open
+    except (OSError, sqlite3.Error) as error:
+        raise JournalUnwritable(
+            f"the journal is of an older schema, and no copy of it can be made at {copy} before it is changed: {error}"
+        ) from error
