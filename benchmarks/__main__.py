@@ -19,6 +19,7 @@ from benchmarks.scenarios import (
     eight_saturated,
     growth_in_flight,
     growth_tasks,
+    journal_million,
     no_limit,
     random_arrivals,
     restart,
@@ -47,6 +48,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
     {"virtual": virtual.run},
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},
+    {"journal-million": journal_million.run},
     {"startup": startup.run},
 )
 NAMES = [name for group in GROUPS for name in group]

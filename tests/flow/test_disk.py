@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,26 @@ def make_room(directory: Path) -> None:
 def states(directory: Path) -> list[str]:
     """Give the state of each row."""
     return [state for (state,) in query(directory / "worker.db", "SELECT state FROM executions")]
+
+
+def protect(directory: Path, *, how: str) -> bool:
+    """Let the kernel refuse every write to the journal, as when its disk is read-only; gives False where it cannot."""
+    # Not to the -shm file: it is memory that processes share, and none survives a write that is refused there.
+    files = [str(directory / name) for name in ("worker.db", "worker.db-wal")]
+    return subprocess.run(["chattr", how, *files], check=False, capture_output=True).returncode == 0  # noqa: S603, S607
+
+
+@pytest.fixture
+def can_be_protected(tmp_path: Path) -> None:
+    """Skip where a file cannot be made read-only for a process that has it open already."""
+    names = [tmp_path / "worker.db", tmp_path / "worker.db-wal"]
+    for name in names:
+        name.touch()
+    if not protect(tmp_path, how="+i"):
+        pytest.skip("needs chattr +i: root, and a file system that knows it (ext4, xfs, btrfs)")
+    protect(tmp_path, how="-i")
+    for name in names:
+        name.unlink()
 
 
 class Held:
@@ -94,6 +117,82 @@ async def test_a_full_disk_stops_the_claims_and_loses_no_outcome(tmp_path: Path)
     assert [execution.output for execution in (*ran, later)] == [{"number": number} for number in (1, 2, 3)]
     assert set(held.runs.values()) == {1}
     assert [len(execution.patches) for execution in ran] == [1, 1]
+
+
+@pytest.mark.usefixtures("can_be_protected")
+async def test_a_journal_that_becomes_read_only_stops_the_claims_and_loses_no_outcome(tmp_path: Path) -> None:
+    """A file system that turns read-only is trouble with the disk like any other: readyz says it, and work resumes."""
+    held = Held()
+    async with running_worker([held.handler], tmp_path, state=LEASE) as worker:
+        (ran,) = worker.submit("held", {"number": 1})
+        await until(lambda: held.runs.total() == 1)
+        assert protect(tmp_path, how="+i")
+        try:
+            await troubled(worker)
+            answer = await worker.get("/readyz")
+            (check,) = [check for check in answer.json()["checks"] if check["name"] == "journal"]
+            assert (answer.status_code, check["ok"], "cannot be written" in check["reason"]) == (503, False, True)
+            assert (await worker.get("/livez")).status_code == 200
+            (later,) = worker.submit("held", {"number": 2})
+            held.release.set()
+            await until(lambda: ran.status == "COMPLETED")
+            assert (later.status, states(tmp_path)) == ("SCHEDULED", ["RUNNING"])
+        finally:
+            protect(tmp_path, how="-i")
+        await until(lambda: later.status == "COMPLETED" and states(tmp_path) == ["REPORTED"] * 2)
+        assert (await worker.get("/readyz")).status_code == 200
+    assert [execution.output for execution in (ran, later)] == [{"number": 1}, {"number": 2}]
+    assert set(held.runs.values()) == {1}
+
+
+STOPPED = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("DELETE FROM holders WHERE holder = 'nobody'")
+os.write(1, b".")
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+async def test_a_process_stopped_within_its_commit_is_trouble_that_passes(tmp_path: Path) -> None:
+    """Whoever else writes to the file claims nothing until the stopped one goes on or is killed, and loses nothing."""
+    held = Held()
+    async with running_worker([held.handler], tmp_path, state=LEASE) as worker:
+        (ran,) = worker.submit("held", {"number": 1})
+        await until(lambda: held.runs.total() == 1)
+        command = [sys.executable, "-c", STOPPED, str(tmp_path / "worker.db")]
+        async with await anyio.open_process(command, stderr=None) as stopped:
+            assert stopped.stdout is not None
+            assert await stopped.stdout.receive() == b"."
+            await troubled(worker)
+            assert "locked" in worker.daemon.journal.trouble
+            held.release.set()
+            await until(lambda: ran.status == "COMPLETED")
+            stopped.send_signal(signal.SIGKILL)
+        (later,) = worker.submit("held", {"number": 2})
+        await until(lambda: later.status == "COMPLETED" and states(tmp_path) == ["REPORTED"] * 2)
+    assert set(held.runs.values()) == {1}
+
+
+async def test_a_claim_that_waits_for_the_disk_does_not_ask_for_a_restart(tmp_path: Path) -> None:
+    """A restart would lose what is only in memory: livez stays well however long the disk refuses."""
+    held, world, faults = Held(), new_world("held"), sandbox.Faults()
+    held.release.set()
+    async with running_worker([held.handler], tmp_path, world=world, faults=faults, state=LEASE) as worker:
+        await until(lambda: worker.daemon.poller.succeeded_at is not None)
+        faults.add("delay", seconds=1.0, before="answer", operations=["poll"], count=1)
+        (execution,) = worker.submit("held", {"number": 1})
+        await until(lambda: execution.status == "IN_PROGRESS")
+        fill(tmp_path)
+        await until(lambda: bool(worker.heard(ExecutionClaimed)))
+        journal, now = worker.daemon.journal, worker.daemon.journal.now
+        journal.now = lambda: now() + 3600
+        assert (await worker.get("/livez")).status_code == 200
+        (check,) = [check for check in (await worker.get("/readyz")).json()["checks"] if check["name"] == "handlers"]
+        assert check["ok"]
+        make_room(tmp_path)
+        await until(lambda: execution.status == "COMPLETED")
 
 
 async def test_what_a_poll_brings_while_the_disk_is_full_is_kept_and_run_later(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from product_live_worker import handler, sandbox
 from product_live_worker.model.execution import State
-from support.workers import new_world, running_worker, until
+from product_live_worker.telemetry.events import DrainTooShort, TasksServed
+from support.workers import add_task, new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +35,46 @@ async def test_a_drain_lets_what_runs_end_and_be_reported(tmp_path: Path) -> Non
         await worker.ended.wait()
     assert (first.status, first.output) == ("COMPLETED", {"done": True})
     assert second.status == "SCHEDULED"
+
+
+async def test_a_drain_that_cannot_wait_for_its_handlers_is_told_once(tmp_path: Path) -> None:
+    """One line names each task that may run for longer than a stop waits, both figures, what follows, what to set."""
+
+    @handler("long", timeout=90)
+    async def long(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    @handler("again", timeout=45, on_crash="rerun")
+    async def again(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    @handler("short", timeout=30)
+    async def short(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    world = new_world("long", "short")
+    async with running_worker([long, again, short], tmp_path, world=world) as worker:
+        await until(worker.daemon.catalogue.loaded.is_set)
+        (told,) = worker.heard(DrainTooShort)
+        assert told.handlers == ("long may run for 90 s, and after 30 s is FAILED as cancelled",)
+        assert (told.drain_seconds, "drain.timeout to 90s" in told.advice) == (30, True)
+        # Again only when there is something new to say.
+        worker.daemon.catalogue.problems = ("something else",)
+        await worker.daemon.catalogue._refresh()  # noqa: SLF001 (its next turn is minutes away)
+        assert len(worker.heard(TasksServed)) == 2
+        assert worker.heard(DrainTooShort) == [told]
+        add_task(world, "again")
+        await worker.daemon.catalogue._refresh()  # noqa: SLF001 (the same)
+        (_, both) = worker.heard(DrainTooShort)
+        assert both.handlers[1:] == ("again may run for 45 s, and after 30 s is run again by the next start",)
+
+
+async def test_a_drain_that_is_long_enough_is_not_spoken_of(tmp_path: Path) -> None:
+    """Who has set a drain as long as the handlers' timeouts reads nothing of it."""
+
+    @handler("short", timeout=30)
+    async def short(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    async with running_worker([short], tmp_path) as worker:
+        await until(worker.daemon.catalogue.loaded.is_set)
+    assert worker.heard(DrainTooShort) == []
 
 
 async def test_at_the_drains_deadline_a_handler_fails_as_cancelled(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from product_live_handlers.power import power
-from product_live_worker import handler
+from product_live_worker import handler, sandbox
 from support.workers import new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +41,24 @@ async def test_full_slots_are_healthy(tmp_path: Path) -> None:
         answer = await worker.get("/readyz")
         assert (answer.status_code, worker.daemon.poller.overdue()) == (200, 0.0)
         release.set()
+
+
+async def test_an_hour_on_the_wall_clock_makes_nothing_late(tmp_path: Path) -> None:
+    """What was settled, by the clock of those days, an hour ago is as old as this worker has it in hand."""
+    faults = sandbox.Faults()
+    faults.add("status", status=503, operations=["update_execution"])
+    async with running_worker([power], tmp_path, faults=faults, drain={"timeout": 0.1}) as worker:
+        worker.submit("power", {"power": 1})
+        await until(lambda: any(execution.attempts for execution in worker.daemon.journal.open_executions()))
+        (waiting,) = worker.daemon.journal.open_executions()
+        assert waiting.settled_at is not None
+        worker.daemon.journal._open[waiting.id] = replace(waiting, settled_at=waiting.settled_at - 3600)  # noqa: SLF001 (as if the clock had jumped)
+        (check,) = [one for one in worker.daemon.health.ready() if one.name == "reports"]
+        assert check.ok
+        now = worker.daemon.journal.now
+        worker.daemon.journal.now = lambda: now() + 3600
+        (check,) = [one for one in worker.daemon.health.ready() if one.name == "reports"]
+        assert (check.ok, "503" in check.reason) == (False, True)
 
 
 async def test_a_full_window_is_healthy(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import anyio
 import pytest
 
 from product_live_worker import Context, handler, sandbox
+from product_live_worker.model.errors import JournalUnwritable
+from product_live_worker.model.execution import Execution as Row
 from product_live_worker.model.execution import State
 from product_live_worker.sandbox.records import Execution
 from product_live_worker.telemetry.events import ExecutionRecovered
@@ -159,6 +161,32 @@ async def test_a_retry_by_the_platform_is_a_repeat_of_the_same_work(tmp_path: Pa
         assert again.output == {"run": runs}
 
 
+async def test_whether_it_is_a_repeat_is_asked_until_the_journal_answers(tmp_path: Path) -> None:
+    """A file that is locked for a while is no reason to run what must not be run again."""
+    runs = 0
+
+    @handler("once", on_repeat="refuse")
+    async def once(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        nonlocal runs
+        runs += 1
+
+    async with running_worker([once], tmp_path) as worker:
+        await worker.run("once", {"eventCorrelationId": "job-1"})
+        journal, asked = worker.daemon.journal, 0
+        earlier = journal.earlier
+
+        async def at_the_third_time(execution: Row) -> Row | None:
+            nonlocal asked
+            asked += 1
+            if asked < 3:
+                raise JournalUnwritable("the journal cannot be written: database is locked")
+            return await earlier(execution)
+
+        journal.earlier = at_the_third_time  # type: ignore[method-assign]  # the file would have to be locked for 10 s
+        (again,) = await worker.run("once", {"eventCorrelationId": "job-1"})
+    assert (runs, again.output["code"]) == (1, "repeated")
+
+
 async def test_a_repeat_of_what_still_runs_waits_for_it(tmp_path: Path) -> None:
     """The platform gave up waiting and asks again while the handler is still at it: both end with the one outcome."""
     runs, release = 0, anyio.Event()
@@ -173,6 +201,11 @@ async def test_a_repeat_of_what_still_runs_waits_for_it(tmp_path: Path) -> None:
     async with running_worker([slow], tmp_path) as worker:
         first, second = worker.submit("slow", *({"eventCorrelationId": "job-1"} for _ in range(2)))
         await until(lambda: worker.daemon.journal.in_hand("slow") == 2)
+        # However long it waits, nothing is wrong with the worker, and nobody should restart it.
+        journal, now = worker.daemon.journal, worker.daemon.journal.now
+        journal.now = lambda: now() + 3600
+        await until(lambda: all(check.ok for check in worker.daemon.health.live() + worker.daemon.health.ready()))
+        assert journal.in_hand("slow") == 2
         release.set()
         await until(lambda: first.status == second.status == "COMPLETED")
     assert first.output == second.output == {"runs": 1}
@@ -180,10 +213,11 @@ async def test_a_repeat_of_what_still_runs_waits_for_it(tmp_path: Path) -> None:
 
 async def test_a_worker_that_lost_its_lease_ends_what_it_no_longer_holds(tmp_path: Path) -> None:
     """Taken over by another, the handler is cancelled, nothing of it is settled here, and the worker goes on."""
-    cancelled = anyio.Event()
+    started, cancelled = anyio.Event(), anyio.Event()
 
     @handler("long", concurrency=2)
     async def long(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        started.set()
         try:
             await anyio.sleep_forever()
         finally:
@@ -191,9 +225,9 @@ async def test_a_worker_that_lost_its_lease_ends_what_it_no_longer_holds(tmp_pat
 
     async with running_worker([long, fragile], tmp_path, state={"lease": 0.6}) as worker:
         (execution,) = worker.submit("long", {})
-        await until(lambda: worker.daemon.journal.in_hand("long") == 1)
+        # Taken before it runs, it would not be run at all.
+        await started.wait()
         async with opened(tmp_path / "worker.db", platform=worker.url) as thief:
-            await until(lambda: worker.daemon.journal.get(execution.id) is not None)
             await thief._do(lambda connection: connection.exec_driver_sql("DELETE FROM holders"))  # noqa: SLF001
             await thief.take_over()
             await cancelled.wait()

@@ -10,7 +10,7 @@ import pytest
 
 from product_live_worker import __version__, sandbox
 from support.processes import command
-from support.workers import new_world
+from support.workers import add_task, new_world
 
 EX_CONFIG = 78
 KEY = {"PLW_API__KEY": "sandbox-key"}
@@ -99,13 +99,36 @@ async def test_check_says_whether_run_would_work(tmp_path: Path) -> None:
     async with sandbox.serve(world) as url:
 
         def check(key: str) -> tuple[int, str]:
-            ended = command("check", cwd=tmp_path, PLW_API__BASE_URL=url, PLW_API__KEY=key)
+            variables = {"PLW_API__BASE_URL": url, "PLW_API__KEY": key, "PLW_DRAIN__TIMEOUT": "25s"}
+            ended = command("check", cwd=tmp_path, **variables)
             return ended.returncode, ended.stdout + ended.stderr
 
         good = await anyio.to_thread.run_sync(check, "sandbox-key")
         bad = await anyio.to_thread.run_sync(check, "revoked")
     assert good[0] == 0, good[1]
+    assert "responseTimeoutSeconds" not in good[1]
+    assert "drain.timeout: power may run for 30 s, and after 25 s is FAILED as cancelled" in good[1]
     assert "power" in good[1]
     assert bad[0] == 1, bad[1]
     assert "401" in bad[1]
     assert {arrival.operation for arrival in world.arrivals} == {"list_tasks"}
+
+
+@pytest.mark.anyio
+async def test_check_names_the_tasks_whose_lost_claims_never_come_back(tmp_path: Path) -> None:
+    """Only a response timeout on the platform brings a claim back that was lost on the wire; its absence is a note."""
+    world = new_world("power", responseTimeoutSeconds=0, timeoutSeconds=0)
+    add_task(world, "other", responseTimeoutSeconds=0)
+    async with sandbox.serve(world) as url:
+        variables = {**KEY, "PLW_API__BASE_URL": url}
+        for_ever = await anyio.to_thread.run_sync(lambda: command("check", cwd=tmp_path, **variables))
+    world = new_world("power", responseTimeoutSeconds=0, timeoutSeconds=900)
+    async with sandbox.serve(world) as url:
+        variables = {**KEY, "PLW_API__BASE_URL": url}
+        for_a_while = await anyio.to_thread.run_sync(lambda: command("check", cwd=tmp_path, **variables))
+    assert (for_ever.returncode, for_a_while.returncode) == (0, 0), for_ever.stderr
+    (line,) = [line for line in for_ever.stdout.splitlines() if "responseTimeoutSeconds" in line]
+    assert "task power" in line
+    assert "for ever" in line
+    assert "(30 s)" in line
+    assert "timeoutSeconds (900 s)" in for_a_while.stdout

@@ -40,6 +40,7 @@ async def test_a_refused_result_is_listed_shown_and_sent_again_while_the_worker_
             (by_job,) = json.loads(await ask("executions", "list", "--correlation", "job-9", "--json"))
             assert by_state == by_job
             assert by_state["id"] == execution.id
+            assert execution.id in await ask("executions", "list")
             shown = json.loads(await ask("executions", "show", execution.id, "--remote", "--json"))
             assert (shown["output"], shown["platform_has"]["status"]) == ({"result": 64}, "IN_PROGRESS")
             assert "422" in shown["trouble"]

@@ -113,9 +113,11 @@ class _Run:
     async def calm(self) -> None:
         """Let a worker finish all that is left, and end it in an orderly way."""
         self.sandbox.faults.clear()
+        begun = len(self.sandbox.seen)
         async with self.worker() as worker:
             with anyio.move_on_after(CALM):
-                await until(self.is_done)
+                # Also when nothing is left to do: a process that is not up yet knows no orderly end.
+                await until(lambda: len(self.sandbox.seen) > begun and self.is_done())
             worker.send(signal.SIGTERM)
             code = await worker.ended()
         self.look(worker, code, expected=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, closing
@@ -31,6 +32,26 @@ def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     """Run SQL on the file, past the journal."""
     with closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(sql, values).fetchall()
+
+
+def unordered(what: str, number: int) -> str:
+    """Give an id or a key as they come: in no order, so that each belongs on another page of its index."""
+    return hashlib.sha256(f"{what} {number}".encode()).hexdigest()[:32]
+
+
+def add_reported(path: Path, count: int, *, platform: str = PLATFORM) -> None:
+    """Put so many rows of executions into a journal that were reported a while ago."""
+    names = (
+        "platform, id, task_id, task, state, holder, status, correlation_id, idempotency_key, on_repeat, crashes, "
+        "attempts, trouble, claimed_at, started_at, settled_at, reported_at"
+    )
+    row = "?, ?, 't1', 'power', 'REPORTED', 'gone', 'COMPLETED', ?, ?, 'run', 0, 0, '', ?, ?, ?, ?"
+    rows = (
+        (platform, unordered("id", n), f"job-{n}", unordered("key", n), *(1e9 + n + later for later in range(4)))
+        for n in range(count)
+    )
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO executions ({names}) VALUES ({row})", rows)  # noqa: S608 (both are above)
 
 
 def row(path: Path, id: str = "e1") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor
 from product_live_worker.flow.backoff import Outage
-from product_live_worker.flow.catalogue import Catalogue
+from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
 from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
@@ -27,7 +27,7 @@ from product_live_worker.listener import listen
 from product_live_worker.model.errors import JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler, Log
-from product_live_worker.model.task import TaskSettings
+from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
@@ -35,7 +35,15 @@ from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
-from product_live_worker.telemetry.events import DrainStarted, Emit, Event, StageDied, WorkerStarted, WorkerStopped
+from product_live_worker.telemetry.events import (
+    DrainStarted,
+    DrainTooShort,
+    Emit,
+    Event,
+    StageDied,
+    WorkerStarted,
+    WorkerStopped,
+)
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
@@ -80,6 +88,7 @@ class Daemon:
         self._budget = budget
         self.emit = emit
         self.loop_lag = 0.0
+        self._cut_short: tuple[str, ...] = ()
         self.port = 0
         """Where the ops listener listens."""
         self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
@@ -213,6 +222,10 @@ class Daemon:
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
         self.poller.wake()
+        drain, tasks = self.settings.drain.timeout, self.catalogue.tasks.values()
+        if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
+            self.emit(DrainTooShort(drain_seconds=drain, handlers=handlers, advice=long_enough(tasks)))
+        self._cut_short = handlers
 
     def _gauges(self, budget: Budget) -> dict[str, tuple[str, Reading]]:
         tasks = self.catalogue.tasks
@@ -357,6 +370,15 @@ def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[s
     if missing:
         raise SettingsError(*missing)
     return settings.task_settings()
+
+
+def long_enough(tasks: Iterable[ServedTask]) -> str:
+    """Say what to set so that a stop can wait for every handler."""
+    longest = max(task.timeout for task in tasks)
+    return (
+        f"Set drain.timeout to {longest:g}s, and let the service manager wait for longer "
+        f"(TimeoutStopSec, terminationGracePeriodSeconds); or give the tasks a shorter timeout."
+    )
 
 
 def _handler_log(execution: Execution) -> Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -128,13 +129,48 @@ def newer(path: Path) -> None:
 def test_a_file_that_is_not_ours_to_use_is_refused_and_left_as_it_was(path: Path, make: Callable[[Path], None]) -> None:
     """Nothing is written into a foreign, damaged or newer file; the error names it and says what to do."""
     make(path)
+    path.chmod(0o640)
     before = path.read_bytes()
     with pytest.raises(JournalUnusable) as refusal:
         opening(path)
-    assert path.read_bytes() == before
+    assert (path.read_bytes(), mode(path)) == (before, 0o640)
     assert [found.name for found in path.parent.iterdir()] == [path.name]
     assert str(path) in str(refusal.value)
     assert "left as it" in str(refusal.value)
+
+
+@pytest.mark.parametrize("make", [foreign, foreign_with_migrations, damaged, newer])
+def test_the_log_beside_a_refused_file_stays_too(path: Path, make: Callable[[Path], None]) -> None:
+    """What a killed process had written lies in the log; put into a damaged file, it could not be saved any more."""
+    make(path)
+    damage, wrote = path.read_bytes()[:2000], "UPDATE alembic_version SET version_num = version_num"
+    if make is damaged:
+        path.unlink()
+        opening(path)
+    log = path.with_name(f"{path.name}-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as killed:
+        killed.execute("PRAGMA journal_mode = WAL")
+        killed.execute("UPDATE invoices SET id = 8" if make is foreign else wrote)
+        left = path.read_bytes(), log.read_bytes()
+    if make is damaged:
+        left = damage + left[0][2000:], left[1]
+    path.write_bytes(left[0])
+    log.write_bytes(left[1])
+    path.chmod(0o640)
+    with pytest.raises(JournalUnusable, match="left as it"):
+        opening(path)
+    assert (path.read_bytes(), log.read_bytes(), mode(path)) == (*left, 0o640)
+
+
+async def test_a_journal_that_was_left_open_is_opened_with_what_its_log_has(path: Path, tmp_path: Path) -> None:
+    """Looking before opening takes nothing away: what a killed worker had committed is there."""
+    left = tmp_path / "killed.db"
+    async with opened(path) as journal:
+        await journal.claim(an_execution())
+        for beside in ("", "-wal"):
+            shutil.copyfile(f"{path}{beside}", f"{left}{beside}")
+    opening(left)
+    assert query(left, "SELECT id FROM executions") == [("e1",)]
 
 
 def test_a_newer_journal_is_named_with_both_versions(path: Path) -> None:
@@ -160,9 +196,17 @@ def is_below_a_file(path: Path) -> Path:
 def test_a_place_that_cannot_be_written_is_said(path: Path, make: Callable[[Path], Path]) -> None:
     """A journal that cannot be opened is one clear error with the path."""
     place = make(path)
-    with pytest.raises(JournalUnwritable, match="cannot be opened") as refusal:
+    with pytest.raises(JournalUnwritable, match=r"cannot be opened.*state\.url") as refusal:
         opening(place)
     assert str(place) in str(refusal.value)
+
+
+async def test_a_place_for_the_lock_files_that_cannot_be_made_is_said(path: Path) -> None:
+    """The journal opens, the folder beside it does not: one clear error, no traceback."""
+    path.with_name("worker.db.holders").touch()
+    with pytest.raises(JournalUnwritable, match="no file can be made"):
+        async with opened(path):
+            pass
 
 
 def test_a_database_that_is_locked_is_unwritable_not_unusable(path: Path) -> None:
@@ -249,6 +293,16 @@ def test_an_older_journal_is_copied_before_it_is_migrated(path: Path) -> None:
     copy = path.with_name("worker.db.0000.backup")
     assert mode(copy) == 0o600
     assert query(copy, "SELECT platform FROM slots") == [("p",)]
+
+
+def test_without_a_copy_nothing_is_migrated(path: Path) -> None:
+    """Where the copy cannot be made, the older journal stays as it was, and the error says so."""
+    opening(path)
+    query(path, "UPDATE alembic_version SET version_num = '0000'")
+    path.with_name("worker.db.0000.backup").mkdir()
+    with pytest.raises(JournalUnwritable, match="no copy"):
+        opening(path)
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0000",)]
 
 
 def test_alembic_is_not_loaded_for_a_current_journal(path: Path) -> None:

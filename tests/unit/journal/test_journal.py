@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,12 +18,27 @@ from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
+from product_live_worker.journal.records import open_records
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
 from product_live_worker.model.window import Demand
-from support.journals import DONE, LEADS_TO, PLATFORM, VERBS, allow, an_execution, in_state, opened, query, refuse, row
+from support.journals import (
+    DONE,
+    LEADS_TO,
+    PLATFORM,
+    VERBS,
+    add_reported,
+    allow,
+    an_execution,
+    in_state,
+    opened,
+    query,
+    refuse,
+    row,
+)
 
 pytestmark = pytest.mark.anyio
+HOUR = 3600.0
 HELD = [State.CLAIMED, State.RUNNING, State.SETTLED]
 
 
@@ -580,6 +596,74 @@ async def test_only_what_was_reported_long_ago_is_forgotten(path: Path) -> None:
         assert await journal.prune(reported_at) == 0
         assert await journal.prune(reported_at + 1) == 1
     assert {id for (id,) in query(path, "SELECT id FROM executions")} == set(State) - {State.REPORTED}
+
+
+async def test_a_long_deletion_is_done_in_short_steps(path: Path) -> None:
+    """Who claims while ten thousand old rows are forgotten waits for a thousand of them at most."""
+    async with opened(path) as journal:
+        add_reported(path, 3000)
+        with Commits() as commits:
+            assert await journal.prune(math.inf) == 3000
+    assert commits.count == 4
+
+
+def test_what_was_discarded_by_hand_is_forgotten_in_its_time(path: Path) -> None:
+    """A row that nobody will report is done with, and kept no longer than a reported one."""
+
+    async def story() -> list[int]:
+        async with opened(path) as journal:
+            await in_state(journal, State.UNDELIVERABLE, an_execution())
+            with open_records(f"sqlite:///{path}", platform=PLATFORM, to_write=True) as records:
+                records.discard("e1")
+            return [await journal.prune(time.time() - 3600), await journal.prune(time.time() + 1)]
+
+    assert anyio.run(story) == [0, 1]
+
+
+# Time
+
+
+async def test_a_repeat_is_known_although_the_clock_went_back(path: Path) -> None:
+    """What came first is told by the order of the claims: an hour back must not let the work be done twice."""
+    async with opened(path) as journal:
+        for number, claimed_at in enumerate((9000.0, 5400.0, 5400.0)):
+            await journal.claim(an_execution(f"e{number}", claimed_at=claimed_at, idempotency_key="k"))
+        found = [await journal.earlier(one) for one in journal.open_executions()]
+    assert [one and one.id for one in found] == [None, "e0", "e1"]
+
+
+async def test_a_claim_that_is_not_written_down_comes_after_all_that_is(path: Path) -> None:
+    """While the disk refuses, a repeat still finds what it repeats."""
+    async with opened(path) as journal:
+        await journal.claim(an_execution(idempotency_key="k"))
+        refuse(path, "INSERT")
+        late, _ = await journal.claim(an_execution("e2", idempotency_key="k"))
+        earlier = await journal.earlier(late)
+        assert earlier is not None
+        assert earlier.id == "e1"
+        allow(path, "INSERT")
+        await journal.catch_up()
+
+
+async def test_an_age_is_told_by_a_clock_that_does_not_jump(path: Path) -> None:
+    """An execution claimed, by the wall clock, in 1970 is a moment old; only across a restart the wall clock counts."""
+    async with opened(path) as journal:
+        execution = await in_state(journal, State.SETTLED, an_execution(claimed_at=1.0))
+        ((_, since),) = journal.reached(State.SETTLED)
+        assert 0 <= journal.now() - since < HOUR
+        spent = journal.spent(execution)
+        assert 0 <= max(spent.waited, spent.ran) <= spent.in_all < HOUR
+    async with opened(path) as journal:
+        await journal.take_over()
+        (found,) = journal.open_executions()
+        ((_, since),) = journal.reached(State.SETTLED)
+        assert 0 <= journal.now() - since < HOUR
+        assert journal.spent(found).in_all > HOUR
+        query(path, "UPDATE executions SET claimed_at = 9e9")
+    async with opened(path) as journal:
+        await journal.take_over()
+        (found,) = journal.open_executions()
+        assert journal.spent(found).in_all == 0
 
 
 # The ledger in the file

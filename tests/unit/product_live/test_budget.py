@@ -454,6 +454,23 @@ def test_a_slot_from_before_a_stop_is_exchanged(stopped: float, notes: list[str]
     assert run_virtually(world) == notes
 
 
+@pytest.mark.parametrize("seconds", [STALE_AFTER, 5.0, 50.0])
+def test_a_slow_ledger_slows_requests_and_does_not_stop_them(seconds: float) -> None:
+    """A slot that took long to get is used, and held for as long after that as one that was got at once."""
+
+    async def world() -> tuple[list[str], list[int]]:
+        ledger = SlowLedger(now=anyio.current_time, seconds=seconds)
+        held = []
+        with await new_budget(4, ledger).slot(Purpose.REPORT) as slot:
+            await slot.use()
+            for wait in (LONGEST_REQUEST + 60.0 - 0.1, 0.2):
+                await anyio.sleep(wait)
+                held.append(ledger.used())
+        return ledger.notes, held
+
+    assert run_virtually(world) == (["taken", "answered"], [1, 0])
+
+
 def test_after_a_stop_the_window_that_others_filled_meanwhile_is_respected() -> None:
     """The exchanged slot is waited for like any other, on a ledger that others share."""
 

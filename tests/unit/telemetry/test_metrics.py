@@ -94,6 +94,7 @@ def moved(event: Event) -> Series:
             events.ReportConflicted(**ABOUT, sent="COMPLETED", found="CANCELED"),
             {("report_conflicts_total", ()): 1},
         ),
+        (events.DrainTooShort(drain_seconds=30, handlers=("power may",), advice="Set"), {}),
         (events.DrainStarted(reason="SIGTERM", seconds=30, running=1), {}),
     ],
     ids=lambda value: type(value).__name__,

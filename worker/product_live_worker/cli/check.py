@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +12,12 @@ import typer
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
-from product_live_worker.daemon import open_account, task_settings
+from product_live_worker.daemon import long_enough, open_account, task_settings
+from product_live_worker.flow.catalogue import cut_short
 from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
+from product_live_worker.model.task import ServedTask
+from product_live_worker.product_live.wire import Task as Definition
 from product_live_worker.settings import Settings, load
 
 Finding = tuple[bool, str]
@@ -61,7 +64,32 @@ async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Find
         ),
         *((False, problem) for problem in problems),
         *_staleness(settings, len(served)),
+        *_never_back(definitions, served),
+        *_drain(settings, served),
     ]
+
+
+def _never_back(definitions: Iterable[Definition], served: Mapping[str, ServedTask]) -> Iterator[Finding]:
+    """Say which tasks' claims the platform would not bring back, were its answer to a poll lost on the way."""
+    for task in definitions:
+        if task.key not in served or task.response_timeout_seconds:
+            continue
+        until = (
+            f"until its timeoutSeconds ({task.timeout_seconds:g} s) ends it, or the whole job"
+            if task.timeout_seconds
+            else "for ever"
+        )
+        text = (
+            f"task {task.key} has no responseTimeoutSeconds on the platform: an execution whose claim is lost on the "
+            f"wire blocks its pipeline {until}. Set responseTimeoutSeconds there, above the handler's timeout "
+            f"({served[task.key].timeout:g} s)"
+        )
+        yield True, f"note: {text}"
+
+
+def _drain(settings: Settings, served: Mapping[str, ServedTask]) -> Iterator[Finding]:
+    if lines := cut_short(served.values(), settings.drain.timeout):
+        yield True, f"note: drain.timeout: {'; '.join(lines)}. {long_enough(served.values())}"
 
 
 def _staleness(settings: Settings, tasks: int) -> list[Finding]:

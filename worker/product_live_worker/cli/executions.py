@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import open_account
@@ -47,7 +47,9 @@ def list_executions(
     if as_json:
         typer.echo(json.dumps([_readable(record) for record in found], indent=2))
         return
-    table = Table("execution", "task", "state", "status", "claimed", "job", "trouble", box=None)
+    # What is copied into the next command, or searched for, is never cut, however narrow the terminal.
+    whole = [Column(name, no_wrap=True) for name in ("execution", "task", "state")]
+    table = Table(*whole, "status", "claimed", "job", "trouble", box=None)
     for record in found:
         shown = _readable(record)
         names = ("id", "task", "state", "status", "claimed_at", "correlation_id", "trouble")
@@ -86,7 +88,7 @@ def redeliver(execution: Id, config: Config = None) -> None:
     """Send an UNDELIVERABLE result again."""
     with errors_told():
         settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url) as records:
+        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
             records.redeliver(execution)
     typer.echo(f"{execution} is SETTLED again; a running worker reports it within {settings.state.lease:g} s")
 
@@ -96,7 +98,7 @@ def discard(execution: Id, config: Config = None) -> None:
     """Give up on a result that is UNDELIVERABLE or still to be reported; nothing is sent."""
     with errors_told():
         settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url) as records:
+        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
             records.discard(execution)
     typer.echo(f"{execution} is closed; its result was not sent")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import anyio
 
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
-from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.model.task import OnCrash, ServedTask, TaskSettings
 from product_live_worker.product_live.client import Client
 from product_live_worker.registry import assign
 from product_live_worker.telemetry.events import Emit, TasksServed
@@ -18,6 +18,19 @@ REFRESH = 600.0
 """Seconds between two looks at the account's tasks; it costs a request or two of five hundred."""
 REFRESH_INCOMPLETE = 60.0
 """The same while a configured task is unknown to the platform, or nothing at all is served."""
+
+
+CUT_SHORT: dict[OnCrash, str] = {"fail": "is FAILED as cancelled", "rerun": "is run again by the next start"}
+"""What becomes of an execution that still runs when the drain is over."""
+
+
+def cut_short(tasks: Iterable[ServedTask], drain: float) -> tuple[str, ...]:
+    """Say of each task whose handler may run for longer than the drain waits, what then becomes of it."""
+    return tuple(
+        f"{task.key} may run for {task.timeout:g} s, and after {drain:g} s {CUT_SHORT[task.on_crash]}"
+        for task in tasks
+        if task.timeout > drain
+    )
 
 
 class Catalogue:

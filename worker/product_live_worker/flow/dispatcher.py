@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -19,9 +19,13 @@ from product_live_worker.model.handler import Context, Log
 from product_live_worker.model.task import ServedTask
 from product_live_worker.telemetry.events import Emit, ExecutionSettled, HandlerFailed, about
 
+Result = TypeVar("Result")
+
 REPEATED = "It repeats the execution {earlier}, and its handler refuses repeats."
 LOOK_AGAIN = 2.0
 """Seconds between two looks at an execution that another worker runs."""
+TRY_AGAIN = 0.2
+"""Seconds at least between two attempts to write while the disk refuses."""
 CANCELLED = "The worker was stopped before the handler ended."
 
 
@@ -48,6 +52,7 @@ class Dispatcher:
         self.trouble = Outage("writing the journal", emit)
         self._intake = anyio.CancelScope()
         self._running: dict[str, anyio.CancelScope] = {}
+        self._held_at: dict[str, float] = {}
 
     async def run(self) -> None:
         """Run handlers until `stop`; then end those that still run."""
@@ -79,6 +84,13 @@ class Dispatcher:
         overdue = self._executors[served.handler.isolation].overdue(task)
         return served.concurrency - self._journal.in_hand(task) - overdue
 
+    def late(self) -> float:
+        """Give how long a claimed execution has not been started although nothing stands in its way, in seconds."""
+        if self._journal.trouble:
+            return 0.0
+        now, well, claimed = self._journal.now(), self._journal.well_since, self._journal.reached(State.CLAIMED)
+        return max((now - max(at, well, self._held_at.get(one, at)) for one, at in claimed), default=0.0)
+
     async def _dispatch(self, execution: Execution) -> None:
         task = self._tasks.get(execution.task)
         if task is None:
@@ -100,6 +112,7 @@ class Dispatcher:
                 return
             finally:
                 del self._running[execution.id]
+                self._held_at.pop(execution.id, None)
         if scope.cancelled_caught:
             if self._journal.get(execution.id) is None:
                 return
@@ -148,7 +161,8 @@ class Dispatcher:
         """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""
         if execution.on_repeat == "run" or execution.checkpoint is not None:
             return None
-        while (earlier := await self._earlier(execution)) is not None:
+        # Whether it may run is known only once the journal can be asked.
+        while (earlier := await self._written(lambda: self._journal.earlier(execution))) is not None:
             done = earlier.ended is Status.COMPLETED
             if not done and earlier.state not in IN_HAND:
                 return None
@@ -156,15 +170,10 @@ class Dispatcher:
                 return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
             if done:
                 return earlier.outcome
+            self._held_at[execution.id] = self._journal.now()
             with anyio.move_on_after(LOOK_AGAIN):
                 await self._journal.changed()
         return None
-
-    async def _earlier(self, execution: Execution) -> Execution | None:
-        try:
-            return await self._journal.earlier(execution)
-        except JournalUnwritable:
-            return None
 
     async def _keep_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
         with anyio.CancelScope(shield=True):
@@ -175,12 +184,14 @@ class Dispatcher:
         with contextlib.suppress(JournalUnwritable, IllegalTransition):
             await self._journal.rerun(execution)
 
-    async def _written(self, verb: Callable[[], Awaitable[Execution]]) -> Execution:
+    async def _written(self, verb: Callable[[], Awaitable[Result]]) -> Result:
         while True:
             try:
                 written = await verb()
             except JournalUnwritable as error:
-                await anyio.sleep(self.trouble.failed(error))
+                with anyio.move_on_after(self.trouble.failed(error)):
+                    await anyio.sleep(TRY_AGAIN)
+                    await self._journal.well()
             else:
                 self.trouble.worked()
                 return written

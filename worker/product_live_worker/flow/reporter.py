@@ -89,21 +89,19 @@ class Reporter:
 
     async def _close(self, execution: Execution, outcome: Outcome, found: str | None) -> None:
         conflict = found is not None and found != outcome.status
+        spent = self._journal.spent(execution)
         closed = await self._journal.close(execution, f"the platform has {found}" if conflict else "")
         if conflict:
             self._emit(ReportConflicted(**about(execution), sent=outcome.status.value, found=str(found)))
-        started = closed.started_at or closed.claimed_at
-        settled = closed.settled_at or started
-        reported = closed.reported_at or settled
         self._emit(
             ExecutionReported(
                 **about(execution),
                 status=outcome.status.value,
                 code=outcome.code,
                 message=outcome.message,
-                waited_seconds=started - closed.claimed_at,
-                ran_seconds=settled - started,
-                claim_to_report_seconds=reported - closed.claimed_at,
+                waited_seconds=spent.waited,
+                ran_seconds=spent.ran,
+                claim_to_report_seconds=spent.in_all,
                 attempts=closed.attempts + 1,
             )
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from product_live_worker.journal.clock import boot_id
+from product_live_worker.model.errors import JournalUnwritable
 
 fcntl: ModuleType | None
 try:
@@ -32,10 +33,16 @@ def process_of(holder: str) -> str:
 
 @contextmanager
 def hold(directory: Path, process: str) -> Iterator[None]:
-    """Be seen alive while the block runs; the kernel lets go of the lock however the process ends."""
-    directory.mkdir(mode=0o700, exist_ok=True)
+    """Be seen alive while the block runs; the kernel lets go of the lock however the process ends.
+
+    Raises JournalUnwritable where the file cannot be made.
+    """
     path = directory / process
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise JournalUnwritable(f"no file can be made in {directory}, beside the journal: {error.strerror}") from error
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

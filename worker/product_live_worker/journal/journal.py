@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, bindparam, delete, func, insert, make_url, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from product_live_worker.journal.clock import boot_id, boot_now
-from product_live_worker.journal.database import open_database
+from product_live_worker.journal.database import file_of, open_database
 from product_live_worker.journal.holders import hold, new_holder
 from product_live_worker.journal.leases import Leases
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
-from product_live_worker.journal.tables import executions
+from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, executions
 from product_live_worker.journal.writer import Writer
-from product_live_worker.model.errors import IllegalTransition, JournalUnwritable, TakenOver
+from product_live_worker.model.errors import IllegalTransition, JournalUnusable, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
 
 Result = TypeVar("Result")
@@ -38,12 +39,34 @@ _FIND = select(executions).where(_ROW)
 _ADVANCE = update(executions).where(_MINE, executions.c.state == bindparam("this_state"))
 _OVERWRITE = update(executions).where(_MINE)
 _REOPEN = update(executions).where(_ROW)
+_NUMBER = select(executions.c.number).where(_ROW).scalar_subquery()
+# By the order of the claims: the wall clock may have jumped between the two. What is not written down is the latest.
+_EARLIER = (
+    select(executions)
+    .where(
+        executions.c.platform == bindparam("this_platform"),
+        executions.c.task == bindparam("this_task"),
+        executions.c.idempotency_key == bindparam("this_key"),
+        executions.c.number < func.coalesce(_NUMBER, sys.maxsize),
+    )
+    .order_by(executions.c.number.desc())
+    .limit(1)
+)
 
 CLOSED = frozenset({State.REPORTED, State.UNDELIVERABLE})
 REMEMBERED = 256
 """Outcomes kept in memory after their report, for a platform that offers an execution again."""
 FORGOTTEN = "This execution was run and reported before, and its output is no longer kept; it is not run again."
 PRUNED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How long an execution waited for its start, ran, and took from its claim until now, in seconds."""
+
+    waited: float
+    ran: float
+    in_all: float
 
 
 class Journal:
@@ -54,15 +77,26 @@ class Journal:
     """
 
     def __init__(
-        self, writer: Writer, ledger: JournalLedger, leases: Leases, *, platform: str, process: str, keep_payloads: bool
+        self,
+        writer: Writer,
+        ledger: JournalLedger,
+        leases: Leases,
+        *,
+        platform: str,
+        process: str,
+        keep_payloads: bool,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`process` is this process's name among the holders."""
+        """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps."""
         self.ledger = ledger
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
         self.undeliverable = 0
         """How many rows of this platform the platform refuses for good."""
+        self.well_since = -math.inf
+        """When the last trouble began or ended, on the clock `now`."""
+        self.now = now
         self._writer = writer
         self._leases = leases
         self._platform = platform
@@ -70,6 +104,8 @@ class Journal:
         self._generation = 0
         self._keep_payloads = keep_payloads
         self._open: dict[str, Execution] = {}
+        # What is written down is wall time, for people; ages are told by a clock that does not jump.
+        self._reached: dict[str, dict[State, float]] = {}
         self._unwritten: dict[str, Execution] = {}
         self._advancing: Counter[str] = Counter()
         self._reported: dict[str, Outcome] = {}
@@ -103,6 +139,22 @@ class Journal:
         """Count the SETTLED executions."""
         return len(self._open) - self._in_hand.total()
 
+    def reached(self, state: State) -> Iterable[tuple[str, float]]:
+        """Give the executions in this state, and since when this process has them there, on the clock `now`."""
+        return [(one.id, self._reached[one.id][state]) for one in self._open.values() if one.state is state]
+
+    def spent(self, execution: Execution) -> Spent:
+        """Say how long a settled execution took, until now; by the wall clock only across a restart."""
+        reached = self._reached.get(execution.id, {})
+        if State.CLAIMED in reached and State.SETTLED in reached:
+            now, claimed, settled = self.now(), reached[State.CLAIMED], reached[State.SETTLED]
+            started = reached.get(State.RUNNING, claimed)
+        else:
+            now, claimed = time.time(), execution.claimed_at
+            started = execution.started_at or claimed
+            settled = execution.settled_at or started
+        return Spent(max(0.0, started - claimed), max(0.0, settled - started), max(0.0, now - claimed))
+
     async def changed(self) -> None:
         """Wait until any row has changed."""
         await self._changed.wait()
@@ -112,6 +164,11 @@ class Journal:
         while not self.trouble:
             await self._changed.wait()
         await anyio.sleep_forever()
+
+    async def well(self) -> None:
+        """Wait until the disk takes commits again."""
+        while self.trouble:
+            await self._changed.wait()
 
     async def next(self, state: State) -> Execution:
         """Wait for an execution that has newly come into `state`, and give each just once."""
@@ -197,11 +254,10 @@ class Journal:
 
     async def earlier(self, execution: Execution) -> Execution | None:
         """Find the execution that this one repeats: the last before it of the same task and idempotency key."""
-        same = (executions.c.platform == self._platform) & (executions.c.task == execution.task)
-        before = (executions.c.claimed_at <= execution.claimed_at) & (executions.c.id != execution.id)
-        query = select(executions).where(same, executions.c.idempotency_key == execution.idempotency_key, before)
-        last = query.order_by(executions.c.claimed_at.desc()).limit(1)
-        row = await self._do(lambda connection: connection.execute(last).one_or_none(), writes=False)
+        this = {"this_platform": self._platform, "this_id": execution.id}
+        repeated = {"this_task": execution.task, "this_key": execution.idempotency_key}
+        step = lambda connection: connection.execute(_EARLIER, this | repeated).one_or_none()  # noqa: E731 (one line)
+        row = await self._do(step, writes=False)
         return None if row is None else from_row(row)
 
     # The verbs of a holder
@@ -233,7 +289,7 @@ class Journal:
         Each of these has a crash more than its row: `rerun` writes it down. A process that dies before it has decided
         what becomes of them has not run them, and adds nothing to the count.
         """
-        open_rows = (executions.c.platform == self._platform) & (executions.c.state != "REPORTED")
+        open_rows = (executions.c.platform == self._platform) & IS_OPEN
 
         def step(connection: Connection) -> tuple[list[Execution], int]:
             others = select(executions.c.holder).where(open_rows, executions.c.holder != self.holder).distinct()
@@ -265,11 +321,10 @@ class Journal:
 
     async def prune(self, before: float) -> int:
         """Forget what was reported before that moment; gives how many rows."""
-        old = select(executions.c.id).where(executions.c.platform == self._platform, executions.c.reported_at < before)
+        here = executions.c.platform == self._platform
+        old = select(executions.c.number).where(here, IS_REPORTED, executions.c.reported_at < before)
         # A few at a time: nobody's claim waits for the end of a long deletion.
-        some = delete(executions).where(
-            executions.c.platform == self._platform, executions.c.id.in_(old.limit(PRUNED_AT_ONCE))
-        )
+        some = delete(executions).where(executions.c.number.in_(old.limit(PRUNED_AT_ONCE)))
         pruned = 0
         while (gone := await self._do(lambda connection: connection.execute(some).rowcount, writes=False)) > 0:
             pruned += gone
@@ -290,6 +345,7 @@ class Journal:
 
     def _tell(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
+            self.well_since = self.now()
             self._wake()
         self.trouble = trouble
 
@@ -379,8 +435,7 @@ class Journal:
 
     def _count_undeliverable(self, connection: Connection) -> int:
         here = (executions.c.platform == self._platform) & (executions.c.state == State.UNDELIVERABLE.value)
-        # The open rows' index answers this only when asked in its own words.
-        return connection.execute(select(func.count()).where(here, executions.c.state != "REPORTED")).scalar_one()
+        return connection.execute(select(func.count()).where(here, IS_OPEN)).scalar_one()
 
     def _remember(self, execution: Execution) -> None:
         before = self._open.get(execution.id)
@@ -393,12 +448,17 @@ class Journal:
         if execution.state in IN_HAND:
             self._in_hand[execution.task] += 1
         moved = before is None or before.state is not execution.state
+        if execution.state in CLOSED:
+            self._reached.pop(execution.id, None)
+        elif moved:
+            self._reached.setdefault(execution.id, {})[execution.state] = self.now()
         if moved and execution.state in self._fresh:
             self._fresh[execution.state].append(execution.id)
         self._wake()
 
     def _drop(self, execution_id: str) -> None:
         lost = self._open.pop(execution_id, None)
+        self._reached.pop(execution_id, None)
         if lost is not None and lost.state in IN_HAND:
             self._in_hand[lost.task] -= 1
         self._unwritten.pop(execution_id, None)
@@ -418,7 +478,7 @@ async def open_journal(
     Raises JournalUnusable for a database that this worker must not touch, JournalUnwritable for a disk that refuses.
     """
     engine = await anyio.to_thread.run_sync(open_database, url)
-    path = Path(make_url(url).database or "")
+    path = file_of(url)
     directory, process, boot = path.with_name(f"{path.name}.holders"), new_holder(), boot_id()
     try:
         with hold(directory, process):
@@ -431,7 +491,7 @@ async def open_journal(
             try:
                 yield journal
             finally:
-                with contextlib.suppress(JournalUnwritable):
+                with contextlib.suppress(JournalUnwritable, JournalUnusable):
                     await journal.leave()
     finally:
         engine.dispose()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 from sqlalchemy.exc import DBAPIError
 
-from product_live_worker.journal.database import open_database
-from product_live_worker.journal.tables import executions
-from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
+from product_live_worker.journal.database import file_of, open_database, open_to_read
+from product_live_worker.journal.tables import IS_OPEN, executions
+from product_live_worker.model.errors import IllegalTransition, JournalError, JournalUnwritable
 from product_live_worker.model.execution import State
 
 NOBODY = ""
@@ -33,19 +34,21 @@ class Records:
         self, *, states: tuple[State, ...] = (), task: str | None = None, correlation: str | None = None, most: int = 50
     ) -> list[Record]:
         """Give the rows that match, the latest claim first, without their payloads."""
-        query = select(executions).where(self._here).order_by(executions.c.claimed_at.desc()).limit(most)
+        query = select(executions).where(self._here).order_by(executions.c.number.desc()).limit(most)
+        if states and State.REPORTED not in states:
+            query = query.where(IS_OPEN)
         if states:
             query = query.where(executions.c.state.in_([state.value for state in states]))
         if task is not None:
             query = query.where(executions.c.task == task)
         if correlation is not None:
             query = query.where(executions.c.correlation_id == correlation)
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             return [_record(row, payloads=False) for row in connection.execute(query)]
 
     def get(self, execution_id: str) -> Record | None:
         """Give one row, with its payloads as far as they are kept."""
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             row = connection.execute(
                 select(executions).where(self._here, executions.c.id == execution_id)
             ).one_or_none()
@@ -59,7 +62,15 @@ class Records:
     def discard(self, execution_id: str) -> None:
         """UNDELIVERABLE or SETTLED → REPORTED without a report: nobody waits for it any more."""
         gone = {"state": State.REPORTED.value, "trouble": DISCARDED, "input": None, "output": None, "checkpoint": None}
-        self._move(execution_id, (State.UNDELIVERABLE, State.SETTLED), gone)
+        self._move(execution_id, (State.UNDELIVERABLE, State.SETTLED), {**gone, "reported_at": time.time()})
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise JournalUnwritable(f"the journal cannot be read: {error.orig}") from error
 
     def _move(self, execution_id: str, states: tuple[State, ...], values: Record) -> None:
         allowed = executions.c.state.in_([state.value for state in states])
@@ -76,9 +87,15 @@ class Records:
 
 
 @contextmanager
-def open_records(url: str, *, platform: str) -> Iterator[Records]:
-    """Open the journal beside a worker that may be using it."""
-    engine = open_database(url)
+def open_records(url: str, *, platform: str, to_write: bool = False) -> Iterator[Records]:
+    """Open the journal beside a worker that may be using it; only to read, or to move rows too.
+
+    Raises a JournalError, also where there is none yet.
+    """
+    path = file_of(url)
+    if not path.exists() or not path.stat().st_size:
+        raise JournalError(f"there is no journal at {path} yet; is it the worker's own state.url, or folder?")
+    engine = open_database(url) if to_write else open_to_read(url)
     try:
         yield Records(engine, platform)
     finally:
@@ -86,5 +103,5 @@ def open_records(url: str, *, platform: str) -> Iterator[Records]:
 
 
 def _record(row: Row[Any], *, payloads: bool) -> Record:
-    hidden = set() if payloads else {"input", "output", "checkpoint"}
+    hidden = {"number"} if payloads else {"number", "input", "output", "checkpoint"}
     return {name: value for name, value in row._mapping.items() if name not in hidden}  # noqa: SLF001 (its public name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,9 +12,12 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from product_live_worker.model.errors import JournalUnwritable
+from product_live_worker.journal.database import BUSY_TIMEOUT, is_damage, is_locked
+from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable
 
 Result = TypeVar("Result")
+STILL_LOCKED = 0.2
+"""Seconds to wait for a file that was locked the last time already."""
 Step = Callable[[Connection], Any]
 
 
@@ -30,12 +34,13 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._locked = False
         self._waiting: list[_Entry] = []
         self._turn = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
 
     async def do(self, step: Callable[[Connection], Result]) -> Result:
-        """Give the step's result once it is committed; raises what the step raises, or JournalUnwritable.
+        """Give the step's result once it is committed; raises what the step raises, JournalUnwritable or -Unusable.
 
         A step may be run twice (alone, after the group it was in could not be committed): it changes nothing but the
         database.
@@ -60,13 +65,35 @@ class Writer:
         try:
             self._run(group)
         except DBAPIError as error:
-            if len(group) > 1:
+            self._be_patient(locked=is_locked(error.orig))
+            if len(group) > 1 and not is_locked(error.orig):
                 for entry in group:
                     self._commit([entry])
             else:
-                group[0].error = JournalUnwritable(f"the journal cannot be written: {error.orig}")
+                # Of a file that somebody else has locked, none will get hold: they have waited together.
+                for entry in group:
+                    entry.error = self._told(error)
+        else:
+            self._be_patient(locked=False)
         for entry in group:
             entry.done = True
+
+    def _be_patient(self, *, locked: bool) -> None:
+        """Wait for long only once: who holds the file for longer is stopped, and reports go on from memory."""
+        if locked is self._locked:
+            return
+        self._locked = locked
+        with contextlib.closing(self._engine.raw_connection()) as connection:
+            wait = STILL_LOCKED if locked else BUSY_TIMEOUT
+            connection.cursor().execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
+
+    def _told(self, error: DBAPIError) -> JournalError:
+        if is_damage(error.orig):
+            return JournalUnusable(
+                f"the journal {self._engine.url.database} is damaged ({error.orig}); what can be read of it, "
+                f"`executions list` shows. Move it away to start with an empty one"
+            )
+        return JournalUnwritable(f"the journal cannot be written: {error.orig}")
 
     def _run(self, group: list[_Entry]) -> None:
         with self._engine.begin() as connection:

@@ -6,8 +6,6 @@ a restart are healthy.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from product_live_worker.executors.in_thread import InThread
@@ -15,8 +13,8 @@ from product_live_worker.flow.catalogue import Catalogue
 from product_live_worker.flow.dispatcher import Dispatcher
 from product_live_worker.flow.poller import Poller
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import JournalUnwritable, KeyRefused
-from product_live_worker.model.execution import Execution, State
+from product_live_worker.model.errors import KeyRefused
+from product_live_worker.model.execution import State
 
 POLL_LATE = 30.0
 """Seconds that a poll may be overdue: a short outage is the platform's, a longer one the operator's."""
@@ -46,7 +44,6 @@ class Health:
     journal: Journal
     threads: InThread
     max_stuck_threads: int
-    now: Callable[[], float] = time.time
     draining: str = field(default="")
     """Why the worker is stopping, when it is."""
 
@@ -57,7 +54,7 @@ class Health:
     def live(self) -> list[Check]:
         """What only a restart can mend: a stage that makes no progress although nothing stands in its way."""
         stuck = self.poller.stalled()
-        waiting = self._age(State.CLAIMED) if self.catalogue.loaded.is_set() else 0.0
+        waiting = self._unstarted()
         return [
             Check("poller", stuck < STAGE_STUCK, _since("the poller has done nothing that was due", stuck), RESTART),
             Check(
@@ -94,8 +91,8 @@ class Health:
         return Check("polling", True, self.poller.paused() or outage.reason or "polls are answered")
 
     def _handlers(self) -> Check:
-        late = self._age(State.CLAIMED)
-        ok = late < START_LATE or not self.catalogue.loaded.is_set()
+        late = self._unstarted()
+        ok = late < START_LATE
         return Check(
             "handlers", ok, _since("a claimed execution has not been started", late) if not ok else "", RESTART
         )
@@ -110,7 +107,7 @@ class Health:
         )
 
     def _reports(self) -> Check:
-        late = self._age(State.SETTLED)
+        late = max((self.journal.now() - at for _, at in self.journal.reached(State.SETTLED)), default=0.0)
         waiting = [e for e in self.journal.open_executions() if e.state is State.SETTLED]
         why = next((f" ({e.trouble})" for e in waiting if e.trouble), "")
         if late > REPORT_LATE:
@@ -124,9 +121,8 @@ class Health:
             return Check("journal", False, self.journal.trouble, cure)
         return Check("journal", True, f"{self.journal.undeliverable} undeliverable results kept")
 
-    def _age(self, state: State) -> float:
-        since = [_entered(e) for e in self.journal.open_executions() if e.state is state]
-        return self.now() - min(since) if since else 0.0
+    def _unstarted(self) -> float:
+        return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
 
 
 RESTART = "Restart the worker, and report this as a defect; the journal has everything."
@@ -135,14 +131,6 @@ RESTART = "Restart the worker, and report this as a defect; the journal has ever
 def verdict(checks: list[Check]) -> str:
     """Say the first thing that is wrong, or that all is well."""
     return next((f"{check.name}: {check.reason}" for check in checks if not check.ok), "ok")
-
-
-def _entered(execution: Execution) -> float:
-    return execution.settled_at or execution.claimed_at
-
-
-def _is_journal(error: Exception | None) -> bool:
-    return isinstance(error, JournalUnwritable)
 
 
 def _cure(error: Exception | None) -> str:

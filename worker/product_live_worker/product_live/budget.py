@@ -127,12 +127,9 @@ class Slot:
 
     async def use(self) -> None:
         """Call this right before sending; takes another slot when the process was stopped since this one."""
-        patience = STALE_AFTER
-        while self._budget.is_stale(self._taken_at, patience):
-            # A disk that takes longer than this for a slot would be asked for ever.
-            patience *= 2
+        while self._budget.is_stale(self._taken_at):
             self._budget.give_back(self._number)
-            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose, patience=patience)
+            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
         self._sent = True
 
     def unsent(self) -> None:
@@ -161,7 +158,6 @@ class _Waiter:
     order: float
     arrival: int
     promised: Promised = field(compare=False)
-    patience: float = field(compare=False)
     turn: anyio.Event = field(compare=False, default_factory=anyio.Event)
 
 
@@ -211,14 +207,13 @@ class Budget:
         *,
         order: float = 0.0,
         promised: Promised = tuple,
-        patience: float = STALE_AFTER,
     ) -> tuple[int, float]:
-        """Wait for a slot; gives its number and the moment it was taken. It is good for `patience` seconds."""
+        """Wait for a slot; gives its number and the moment it was taken."""
         if not self.limit:
             return UNLIMITED, self._ledger.now()
         lane_name = self._lane_of(resource)
         lane = self._lanes.setdefault(lane_name, [])
-        waiter = _Waiter(purpose, order, next(self._arrival), promised, patience)
+        waiter = _Waiter(purpose, order, next(self._arrival), promised)
         heapq.heappush(lane, waiter)
         started = self._ledger.now()
         try:
@@ -275,7 +270,7 @@ class Budget:
         promised = waiter.promised()
         demand = Demand(
             limit=allowed,
-            hold=self._longest_request + self.window + waiter.patience - STALE_AFTER,
+            hold=self._longest_request + self.window,
             lane=lane,
             leave=reserve(waiter.purpose, self.unreported(), allowed),
             leave_in=self._lane_of(REPORTS),
@@ -290,11 +285,17 @@ class Budget:
             return min(taken, self._share.grows_in(now), *promised[:1])
         if waiter.purpose is Purpose.FILES:
             self._files.append(now)
+        took = self._ledger.now() - now
+        if STALE_AFTER / 2 < took < self.window:
+            # Not this process was stopped, but the ledger was slow (its file is locked, its disk busy): the next slot
+            # would take as long. This one is ours for long enough to be held anew, from now on.
+            self._ledger.answered(taken, demand.hold)
+            now += took
         return taken, now
 
-    def is_stale(self, taken_at: float, patience: float) -> bool:
+    def is_stale(self, taken_at: float) -> bool:
         """Whether a slot taken then can no longer be trusted to cover a request sent now."""
-        return self._ledger.now() - taken_at > patience
+        return self._ledger.now() - taken_at > STALE_AFTER
 
     def answered(self, slot: int) -> None:
         """Free the slot one window from now: sooner than it was first taken for, so the next waiter looks again."""

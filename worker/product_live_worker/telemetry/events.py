@@ -36,6 +36,15 @@ class TasksServed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrainTooShort(Event):
+    """Handlers may run for longer than a stop waits for them; `handlers` has a line for each."""
+
+    drain_seconds: float
+    handlers: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStarted(Event):
     """Nothing more is claimed; what runs has `seconds` to end."""
 

@@ -21,6 +21,7 @@ Level = Literal["debug", "info", "warning", "error"]
 LINES: dict[type[Event], tuple[Level, str]] = {
     events.WorkerStarted: ("info", "worker started"),
     events.TasksServed: ("info", "serving tasks"),
+    events.DrainTooShort: ("warning", "a stop does not wait for as long as these handlers may run"),
     events.DrainStarted: ("info", "stopping: nothing more is claimed"),
     events.WorkerStopped: ("info", "worker stopped"),
     events.StageDied: ("error", "a stage of the worker died, the process ends"),
@@ -94,6 +95,8 @@ def log_event(event: Event) -> None:
 
 def _readable(fields: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {n: round(value, 3) if isinstance(value, float) else value for n, value in fields.items()}
+    if "handlers" in shown:
+        shown["handlers"] = "; ".join(shown["handlers"])
     if "tasks" in shown:
         shown["tasks"] = ", ".join(key if key == handler else f"{key} by {handler}" for key, handler in shown["tasks"])
     return shown

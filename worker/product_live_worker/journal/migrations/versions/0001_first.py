@@ -11,8 +11,9 @@ def upgrade() -> None:
     """Create the tables."""
     op.create_table(
         "executions",
-        sa.Column("platform", sa.Text, primary_key=True),
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("id", sa.Text, nullable=False),
         sa.Column("task_id", sa.Text, nullable=False),
         sa.Column("task", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
@@ -31,12 +32,13 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Double),
         sa.Column("settled_at", sa.Double),
         sa.Column("reported_at", sa.Double),
+        sa.UniqueConstraint("platform", "id"),
     )
-    still_open = sa.text("state != 'REPORTED'")
-    op.create_index(
-        "executions_open", "executions", ["platform", "holder"], sqlite_where=still_open, postgresql_where=still_open
-    )
-    op.create_index("executions_reported_at", "executions", ["reported_at"])
+    for name, column, condition in (
+        ("executions_open", "holder", sa.text("state != 'REPORTED'")),
+        ("executions_reported", "reported_at", sa.text("state = 'REPORTED'")),
+    ):
+        op.create_index(name, "executions", ["platform", column], sqlite_where=condition, postgresql_where=condition)
     op.create_index("executions_idempotency_key", "executions", ["platform", "idempotency_key"])
     op.create_table(
         "holders",
