@@ -9,6 +9,7 @@ import anyio.to_thread
 import pytest
 
 from product_live_worker import __version__, sandbox
+from support.plugins import install
 from support.processes import command
 from support.workers import new_world
 
@@ -35,6 +36,18 @@ def test_invoke_runs_a_handler_by_its_real_road(tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text('{"power": "ten"}')
     failed = command("invoke", "power", "--input", "input.json", cwd=tmp_path)
     assert (failed.returncode, json.loads(failed.stdout)["output"]["code"]) == (1, "invalid_input")
+
+
+def test_invoke_takes_the_section_of_a_task(tmp_path: Path) -> None:
+    """Its timeout and its settings; a section that is not there is a mistake."""
+    (tmp_path / "worker.toml").write_text('[tasks.stamp]\nhandler = "tell"\ntimeout = 200\nsettings = {word = "hi"}\n')
+    found = install(tmp_path / "plugins", "support.plain_handlers", "tell")
+    with_task = ("invoke", "tell", "--input", "-", "--config", "worker.toml", "--task")
+    done = command(*with_task, "stamp", cwd=tmp_path, stdin="{}", **found)
+    output = json.loads(done.stdout)["output"]
+    assert (output["settings"], 100 < output["seconds"] <= 200) == ({"word": "hi"}, True)
+    unknown = command(*with_task, "stump", cwd=tmp_path, stdin="{}", **found)
+    assert (unknown.returncode, "stamp" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

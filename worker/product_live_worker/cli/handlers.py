@@ -11,7 +11,8 @@ from rich.table import Table
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
-from product_live_worker.model.handler import Handler
+
+RUNS = {"loop": "on the loop", "thread": "in a thread", "process": "in a process"}
 
 
 def handlers(
@@ -19,29 +20,40 @@ def handlers(
         bool, typer.Option("--json", help="Print JSON, with the schemas of inputs and outputs.")
     ] = False,
 ) -> None:
-    """List the installed handlers."""
+    """List the installed handlers, and which package each comes from."""
     with errors_told():
-        installed = registry.load()
+        installed = registry.load_installed()
     if as_json:
-        typer.echo(json.dumps([_document(handler) for handler in installed.values()], indent=2))
+        typer.echo(json.dumps([_document(found) for found in installed.values()], indent=2))
         return
-    table = Table("handler", "runs", "at once", "timeout", "matched by key", "what it does", box=None)
-    for handler in installed.values():
-        runs = "on the loop" if handler.isolation == "loop" else "in a thread"
-        by_key = "no" if handler.explicit else "yes"
-        table.add_row(handler.name, runs, str(handler.concurrency), f"{handler.timeout:g} s", by_key, handler.summary)
+    table = Table("handler", "from", "runs", "at once", "timeout", "matched by key", "what it does", box=None)
+    for found in installed.values():
+        handler = found.handler
+        table.add_row(
+            handler.name,
+            " ".join(found.distribution or "-"),
+            RUNS[handler.isolation],
+            str(handler.concurrency),
+            f"{handler.timeout:g} s",
+            "no" if handler.explicit else "yes",
+            handler.summary,
+        )
     Console().print(table)
 
 
-def _document(handler: Handler) -> dict[str, object]:
+def _document(found: registry.Installed) -> dict[str, object]:
+    handler = found.handler
     return {
         "name": handler.name,
+        "distribution": dict(zip(("name", "version"), found.distribution, strict=True)) if found.distribution else None,
+        "entry_point": found.plugin.value,
         "summary": handler.summary,
         "isolation": handler.isolation,
         "concurrency": handler.concurrency,
         "timeout_seconds": handler.timeout,
         "explicit": handler.explicit,
         "on_crash": handler.on_crash,
+        "on_repeat": handler.on_repeat,
         "input": handler.input_schema(),
         "output": handler.output_schema(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,9 +19,17 @@ MAX_OUTPUT = 1_000_000
 
 
 async def run_alone(
-    handler: Handler, raw: Any, settings: Mapping[str, Any] | None = None, *, execution_id: str = "alone"
+    handler: Handler,
+    raw: Any,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    execution_id: str = "alone",
+    adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
-    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
+    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
+
+    `adapt` may exchange pieces of the context before the handler gets it.
+    """
     executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
     context = Context(
         execution_id=execution_id,
@@ -35,7 +43,7 @@ async def run_alone(
         executors,
         handler,
         raw,
-        context,
+        adapt(context),
         timeout=handler.timeout,
         max_output=MAX_OUTPUT,
         failed=lambda error: log_event(HandlerFailed(**said, error=error)),
