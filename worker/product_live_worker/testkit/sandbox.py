@@ -36,7 +36,7 @@ class Sandbox:
         self._live: Live | None = None
 
     def serve(self, *handlers: Handler, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
-        """Start the worker with these handlers, or with all that are installed; gives the sandbox itself.
+        """Start the worker with these handlers, or with all that are installed but the explicit; gives the sandbox.
 
         `settings` has the section `[tasks.<key>.settings]` of each handler that needs one, by the handler's name.
         Raises RuntimeError when the worker runs already, and RegistryError for a plugin that cannot be used.
@@ -46,7 +46,8 @@ class Sandbox:
         # The daemon takes a second to import, and most tests do without it.
         from product_live_worker.testkit.live import open_live  # noqa: PLC0415 (see above)
 
-        served = {handler.name: handler for handler in handlers} or registry.load()
+        chosen = handlers or [found for found in registry.load().values() if not found.explicit]
+        served = {handler.name: handler for handler in chosen}
         self._portal = self._opened.enter_context(start_blocking_portal())
         self._live = self._opened.enter_context(
             self._portal.wrap_async_context_manager(open_live(served, settings or {}, self._directory))
