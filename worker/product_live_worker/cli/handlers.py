@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from pydantic import PydanticUserError
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
@@ -26,19 +26,18 @@ def handlers(
     if as_json:
         typer.echo(json.dumps([_document(found) for found in installed.values()], indent=2))
         return
-    table = Table("handler", "from", "runs", "at once", "timeout", "matched by key", "what it does", box=None)
     for found in installed.values():
-        handler = found.handler
-        table.add_row(
-            handler.name,
-            " ".join(found.distribution or "-"),
-            RUNS[handler.isolation],
-            str(handler.concurrency),
-            f"{handler.timeout:g} s",
-            "no" if handler.explicit else "yes",
-            handler.summary,
-        )
-    Console().print(table)
+        typer.echo(_told(found))
+
+
+def _told(found: registry.Installed) -> str:
+    handler = found.handler
+    return (
+        f"{handler.name}  ({' '.join(found.distribution) if found.distribution else found.plugin.value})\n"
+        f"    {handler.summary or 'says nothing of itself'}\n"
+        f"    {RUNS[handler.isolation]}, {handler.concurrency} at once, {handler.timeout:g} s each"
+        + ('; for tasks whose section names it: handler = "' + handler.name + '"' if handler.explicit else "")
+    )
 
 
 def _document(found: registry.Installed) -> dict[str, object]:
@@ -54,6 +53,14 @@ def _document(found: registry.Installed) -> dict[str, object]:
         "explicit": handler.explicit,
         "on_crash": handler.on_crash,
         "on_repeat": handler.on_repeat,
-        "input": handler.input_schema(),
-        "output": handler.output_schema(),
+        "input": _schema(handler.input_schema),
+        "output": _schema(handler.output_schema),
     }
+
+
+def _schema(write: Callable[[], dict[str, object]]) -> dict[str, object] | None:
+    try:
+        return write()
+    except PydanticUserError:
+        # A type of the author's own need not have a schema.
+        return None
