@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
+import anyio.to_thread
+import httpx
 import pytest
 
 from product_live_worker import __version__
 from support.environments import Environment, new_environment
-from support.processes import command
+from support.processes import command, running
+from support.workers import until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,6 +52,32 @@ def test_an_editable_install_works_at_once(clean: Environment, tmp_path: Path) -
         "product-live-worker", "invoke", "other_plugin", "--input", "-", cwd=package, stdin='{"name": "A"}'
     )
     assert json.loads(invoked) == {"status": "COMPLETED", "output": {"greeting": "Hello A!"}}
+
+
+@pytest.mark.anyio
+async def test_the_worker_serves_it_in_the_sandbox(clean: Environment, tmp_path: Path) -> None:
+    """`run --sandbox` finds the plugin, and says where executions are submitted."""
+
+    def prepare() -> None:
+        clean.ok("product-live-worker", "new", "third-plugin", cwd=tmp_path)
+        clean.ok("python", "-m", "pip", "install", "-e", ".", cwd=tmp_path / "third-plugin")
+
+    await anyio.to_thread.run_sync(prepare)
+    command_line = (str(clean.bin / "product-live-worker"),)
+    async with (
+        running("run", "--sandbox", cwd=tmp_path, variables=clean.variables(), program=command_line) as worker,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        await until(lambda: '"executions": "http' in worker.output)
+        (line,) = [json.loads(line) for line in worker.output.splitlines() if '"executions": "http' in line]
+        await http.post(line["executions"], json={"task": "third_plugin", "input": {"name": "Ada"}})
+        found: dict[str, Any] = {}
+        while found.get("status") not in ("COMPLETED", "FAILED"):
+            await anyio.sleep(0.01)
+            (found,) = (await http.get(line["executions"])).json()["executions"]
+        assert found["output"] == {"greeting": "Hello Ada!"}
+        worker.send(signal.SIGTERM)
+        assert await worker.ended() == 0
 
 
 @pytest.mark.parametrize(

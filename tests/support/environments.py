@@ -61,7 +61,8 @@ def new_environment(folder: Path) -> Environment:
     # What the worker needs comes from this environment; the checkout's own editable install is not read from there,
     # because only the lines of a .pth file in a site folder of the interpreter's count.
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env"), "platbase": str(folder / "env")}))
-    (site / "of_the_tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    here = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "of_the_tests.pth").write_text("\n".join(here) + "\n", encoding="utf-8")
     return made
 
 

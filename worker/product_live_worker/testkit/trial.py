@@ -38,7 +38,8 @@ class Trial:
     says True, the handler is ended as at the end of a drain, and the outcome is FAILED `cancelled`. (In production, a
     handler with `on_crash="rerun"` is not reported then, but run again by the next start.)
 
-    Example:
+    A crash after the first checkpoint, and the next start:
+
         trial = Trial(cancel_when=lambda trial: bool(trial.checkpoints))
         assert trial.run(export, {"table": "prices"}).code == "cancelled"
         assert trial.checkpoints == [{"run": "r1"}]
