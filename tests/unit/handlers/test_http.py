@@ -250,6 +250,7 @@ def test_the_environments_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) ->
         ({"url": "stock.internal"}, "address"),
         ({"url": "ftp://stock.internal"}, "address"),
         ({"url": "https://{host}/x"}, "address"),
+        ({"url": "http://[::bad"}, "address"),
         ({"url": "https://me:hush-hush@stock.internal"}, "no user and password"),
         ({"url": "http://a", "method": "TRACE"}, "tasks.http.settings.method"),
         ({"url": "http://a", "headers": {"Host": "b"}}, "Host"),

@@ -26,10 +26,7 @@ async def run_alone(
     execution_id: str = "alone",
     adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
-    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
-
-    `adapt` may exchange pieces of the context before the handler gets it.
-    """
+    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
     executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
     context = Context(
         execution_id=execution_id,
@@ -38,12 +35,14 @@ async def run_alone(
         log=log_for(task=handler.name, execution=execution_id),
         settings=settings or {},
     )
+    # Whoever runs it may know better where checkpoints and log lines go.
+    context = adapt(context)
     said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
     return await perform(
         executors,
         handler,
         raw,
-        adapt(context),
+        context,
         timeout=handler.timeout,
         max_output=MAX_OUTPUT,
         failed=lambda error: log_event(HandlerFailed(**said, error=error)),
