@@ -106,7 +106,7 @@ async def http(input: dict[str, Any], context: Context) -> dict[str, Any]:
             raise TaskFailed(text, code="http_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             raise TaskFailed(f"{host} cannot be reached: {_why(error)}", code="http_unreachable") from error
-    context.log.info("http", host=host, method=settings.method, status=status)
+    context.log.info("endpoint answered", host=host, method=settings.method, status=status)
     if not httpx.codes.is_success(status):
         raise _refusal(host, status, body, settings)
     return _output(host, body)
@@ -116,7 +116,9 @@ def _request(
     client: httpx.AsyncClient, settings: HttpSettings, input: dict[str, Any], context: Context
 ) -> httpx.Request:
     url = httpx.URL(settings.url)
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Idempotency-Key": context.idempotency_key}
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    if context.idempotency_key:
+        headers["Idempotency-Key"] = context.idempotency_key
     content: bytes | None = None
     if settings.method in ("GET", "DELETE"):
         url = url.copy_merge_params(_parameters(input))

@@ -29,6 +29,21 @@ def test_handlers_lists_what_is_installed(tmp_path: Path) -> None:
     assert document["input"]["properties"]["power"]["type"] == "integer"
 
 
+def test_handlers_says_where_each_comes_from_and_how_it_runs(tmp_path: Path) -> None:
+    """In words and as JSON; a type without a schema hides no other handler."""
+    found = install(tmp_path / "plugins", "support.plain_handlers", "tell", "odd")
+    words = command("handlers", cwd=tmp_path, **found).stdout
+    assert (
+        "tell  (handlers-of-the-tests 1.0)\n    Tell what there is to know.\n    on the loop, 1 at once, 500 s" in words
+    )
+    assert 'handler = "command"' in words
+    by_name = {h["name"]: h for h in json.loads(command("handlers", "--json", cwd=tmp_path, **found).stdout)}
+    assert by_name["tell"]["distribution"] == {"name": "handlers-of-the-tests", "version": "1.0"}
+    assert by_name["tell"]["entry_point"] == "support.plain_handlers:tell"
+    assert set(by_name["tell"]["output"]["properties"]) == {"settings", "seconds"}
+    assert (by_name["odd"]["input"], by_name["command"]["explicit"]) == (None, True)
+
+
 def test_invoke_runs_a_handler_by_its_real_road(tmp_path: Path) -> None:
     """`invoke` reads JSON from standard input or a file, prints the outcome as JSON, and exits 0 for COMPLETED."""
     done = command("invoke", "power", "--input", "-", cwd=tmp_path, stdin='{"power": 10}')

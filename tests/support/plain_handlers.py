@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from product_live_worker import Context, handler
 
@@ -21,6 +21,23 @@ class Told(BaseModel):
 
     settings: dict[str, Any]
     seconds: float = Field(description="Until the deadline")
+
+
+class Strange:
+    """A type that has no JSON schema."""
+
+
+class Odd(BaseModel):
+    """An input whose schema cannot be written."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    strange: Strange | None = None
+
+
+@handler("odd")
+async def odd(_: Odd) -> dict[str, Any]:
+    """Take what no schema describes."""
+    return {}
 
 
 @handler("tell", timeout=500)
