@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-full format clean
+.PHONY: help demo test chaos bench bench-full docs format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ bench: $(READY) ## Measure what benchmarks/README.md tells of, in scaled time (t
 
 bench-full: $(READY) ## The same on the real window of 60 s (over an hour)
 	@$(BIN)/python -m benchmarks --full
+
+docs: $(READY) ## Build the documentation for handlers' authors into build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html."
 
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .

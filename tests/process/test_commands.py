@@ -9,6 +9,7 @@ import anyio.to_thread
 import pytest
 
 from product_live_worker import __version__, sandbox
+from support.plugins import install
 from support.processes import command
 from support.workers import add_task, new_world
 
@@ -28,6 +29,21 @@ def test_handlers_lists_what_is_installed(tmp_path: Path) -> None:
     assert document["input"]["properties"]["power"]["type"] == "integer"
 
 
+def test_handlers_says_where_each_comes_from_and_how_it_runs(tmp_path: Path) -> None:
+    """In words and as JSON; a type without a schema hides no other handler."""
+    found = install(tmp_path / "plugins", "support.plain_handlers", "tell", "odd")
+    words = command("handlers", cwd=tmp_path, **found).stdout
+    assert (
+        "tell  (handlers-of-the-tests 1.0)\n    Tell what there is to know.\n    on the loop, 1 at once, 500 s" in words
+    )
+    assert 'handler = "command"' in words
+    by_name = {h["name"]: h for h in json.loads(command("handlers", "--json", cwd=tmp_path, **found).stdout)}
+    assert by_name["tell"]["distribution"] == {"name": "handlers-of-the-tests", "version": "1.0"}
+    assert by_name["tell"]["entry_point"] == "support.plain_handlers:tell"
+    assert set(by_name["tell"]["output"]["properties"]) == {"settings", "seconds"}
+    assert (by_name["odd"]["input"], by_name["command"]["explicit"]) == (None, True)
+
+
 def test_invoke_runs_a_handler_by_its_real_road(tmp_path: Path) -> None:
     """`invoke` reads JSON from standard input or a file, prints the outcome as JSON, and exits 0 for COMPLETED."""
     done = command("invoke", "power", "--input", "-", cwd=tmp_path, stdin='{"power": 10}')
@@ -35,6 +51,18 @@ def test_invoke_runs_a_handler_by_its_real_road(tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text('{"power": "ten"}')
     failed = command("invoke", "power", "--input", "input.json", cwd=tmp_path)
     assert (failed.returncode, json.loads(failed.stdout)["output"]["code"]) == (1, "invalid_input")
+
+
+def test_invoke_takes_the_section_of_a_task(tmp_path: Path) -> None:
+    """Its timeout and its settings; a section that is not there is a mistake."""
+    (tmp_path / "worker.toml").write_text('[tasks.stamp]\nhandler = "tell"\ntimeout = 200\nsettings = {word = "hi"}\n')
+    found = install(tmp_path / "plugins", "support.plain_handlers", "tell")
+    with_task = ("invoke", "tell", "--input", "-", "--config", "worker.toml", "--task")
+    done = command(*with_task, "stamp", cwd=tmp_path, stdin="{}", **found)
+    output = json.loads(done.stdout)["output"]
+    assert (output["settings"], 100 < output["seconds"] <= 200) == ({"word": "hi"}, True)
+    unknown = command(*with_task, "stump", cwd=tmp_path, stdin="{}", **found)
+    assert (unknown.returncode, "stamp" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

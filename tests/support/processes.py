@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,10 +59,12 @@ class Running:
 
 
 @asynccontextmanager
-async def running(*arguments: str, cwd: Path, variables: Mapping[str, str]) -> AsyncIterator[Running]:
+async def running(
+    *arguments: str, cwd: Path, variables: Mapping[str, str], program: Sequence[str] = COMMAND
+) -> AsyncIterator[Running]:
     """Run a command while the block runs; it is killed at the end if it still does."""
     async with await anyio.open_process(
-        [*COMMAND, *arguments], cwd=cwd, env=environment(**variables), stderr=subprocess.STDOUT
+        [*program, *arguments], cwd=cwd, env=environment(**variables), stderr=subprocess.STDOUT
     ) as process:
         it = Running(process)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from product_live_worker.model.errors import RegistryError
@@ -13,22 +14,39 @@ from product_live_worker.model.task import ServedTask, TaskSettings
 GROUP = "product_live_worker.handlers"
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A handler, and the entry point that registers it."""
+
+    handler: Handler
+    plugin: EntryPoint
+
+    @property
+    def distribution(self) -> tuple[str, str] | None:
+        """The name and the version of the package that it comes from, where that is known."""
+        return (self.plugin.dist.name, self.plugin.dist.version) if self.plugin.dist else None
+
+
 def load(plugins: Iterable[EntryPoint] | None = None) -> dict[str, Handler]:
     """Load the handlers of all installed plugins, by name; raises RegistryError naming the plugin at fault.
 
     `plugins` are entry points of the group `product_live_worker.handlers`, by default all that are installed.
     """
-    handlers: dict[str, Handler] = {}
-    origins: dict[str, str] = {}
+    return {name: found.handler for name, found in load_installed(plugins).items()}
+
+
+def load_installed(plugins: Iterable[EntryPoint] | None = None) -> dict[str, Installed]:
+    """Do as `load` does, and give where each handler comes from too."""
+    found: dict[str, Installed] = {}
     for plugin in sorted(entry_points(group=GROUP) if plugins is None else plugins, key=_origin):
-        handler, origin = _load(plugin), _origin(plugin)
-        if handler.name in handlers:
+        handler = _load(plugin)
+        if handler.name in found:
             raise RegistryError(
-                f"two plugins bring a handler named {handler.name!r}: {origins[handler.name]} and {origin}. "
-                f"Uninstall one, or give its handler another name"
+                f"two plugins bring a handler named {handler.name!r}: {_origin(found[handler.name].plugin)} and "
+                f"{_origin(plugin)}. Uninstall one, or give its handler another name"
             )
-        handlers[handler.name], origins[handler.name] = handler, origin
-    return handlers
+        found[handler.name] = Installed(handler, plugin)
+    return found
 
 
 def _load(plugin: EntryPoint) -> Handler:

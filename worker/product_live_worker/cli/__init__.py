@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from product_live_worker.cli import check, executions, handlers, invoke, run, sandbox, tasks, version
+from product_live_worker.cli import check, executions, handlers, invoke, new, run, sandbox, tasks, version
 
 app = typer.Typer(
     name="product-live-worker",
@@ -13,7 +13,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, check.check, handlers.handlers, invoke.invoke, sandbox.sandbox, version.version):
+for command in (
+    run.run,
+    check.check,
+    handlers.handlers,
+    invoke.invoke,
+    new.new,
+    sandbox.sandbox,
+    version.version,
+):
     app.command()(command)
 app.add_typer(executions.app, name="executions")
 app.add_typer(tasks.app, name="tasks")

@@ -72,10 +72,11 @@ async def _run(settings: Settings, handlers: Mapping[str, Handler]) -> bool:
 
 
 async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], demo: bool) -> bool:
-    world = new_world(list(handlers))
+    tasks = _tasks_in_sandbox(settings, handlers)
+    world = new_world(tasks)
     with tempfile.TemporaryDirectory(prefix="product-live-worker-") as directory:
         async with platform.serve(world) as url:
-            settings = _in_sandbox(settings, handlers, url, world.settings.key, Path(directory))
+            settings = _in_sandbox(settings, tasks, url, world.settings.key, Path(directory))
             if not demo:
                 log.log_for().info("the sandbox's control API", executions=f"{url}/sandbox/executions")
                 return await _run(settings, handlers)
@@ -101,7 +102,12 @@ async def _demonstrate(settings: Settings, handlers: Mapping[str, Handler], demo
     return seconds is None or demo.right() == len(demo.submitted)
 
 
-def _in_sandbox(settings: Settings, handlers: Mapping[str, Handler], url: str, key: str, directory: Path) -> Settings:
+def _tasks_in_sandbox(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, Task]:
+    """Give a task to each handler that wants one by itself, and to each section of the settings."""
+    return {name: Task(handler=name) for name, handler in handlers.items() if not handler.explicit} | settings.tasks
+
+
+def _in_sandbox(settings: Settings, tasks: Mapping[str, Task], url: str, key: str, directory: Path) -> Settings:
     """Point the settings at the sandbox; nothing of the real account, its key and its state, remains in them."""
     own_port = "port" in settings.http.model_fields_set
     return settings.model_copy(
@@ -109,7 +115,7 @@ def _in_sandbox(settings: Settings, handlers: Mapping[str, Handler], url: str, k
             "api": settings.api.model_copy(update={"base_url": url, "key": SecretStr(key), "key_file": None}),
             "state": settings.state.model_copy(update={"url": f"sqlite:///{(directory / 'worker.db').as_posix()}"}),
             "http": settings.http if own_port else settings.http.model_copy(update={"port": 0}),
-            "tasks": {name: settings.tasks.get(name, Task(handler=name)) for name in handlers},
+            "tasks": dict(tasks),
         }
     )
 

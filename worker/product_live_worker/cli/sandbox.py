@@ -34,7 +34,7 @@ def sandbox(
     """Run an independent Product-Live on this machine, with a task for each installed handler."""
     with errors_told():
         settings, tasks = _read(config or FILE, optional=config is None)
-        world = new_world([*registry.load()], settings, tasks)
+        world = new_world([name for name, handler in registry.load().items() if not handler.explicit], settings, tasks)
         try:
             anyio.run(_serve, world, port)
         except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,12 @@ MAX_OUTPUT = 1_000_000
 
 
 async def run_alone(
-    handler: Handler, raw: Any, settings: Mapping[str, Any] | None = None, *, execution_id: str = "alone"
+    handler: Handler,
+    raw: Any,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    execution_id: str = "alone",
+    adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
     """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
     executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
@@ -30,6 +35,8 @@ async def run_alone(
         log=log_for(task=handler.name, execution=execution_id),
         settings=settings or {},
     )
+    # Whoever runs it may know better where checkpoints and log lines go.
+    context = adapt(context)
     said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
     return await perform(
         executors,

@@ -55,7 +55,9 @@ class Outcome:
     """How an execution ended; once settled it never changes."""
 
     status: Status
+    """COMPLETED or FAILED."""
     output: dict[str, Any]
+    """The values by their names; of a failure, `message` and `code` are among them."""
 
     @classmethod
     def completed(cls, output: dict[str, Any]) -> Outcome:

@@ -83,6 +83,7 @@ class Context:
     deadline: datetime
     """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
     log: Log
+    """Writes lines that carry the execution's id."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The section `[tasks.<key>.settings]`."""
     idempotency_key: str = ""

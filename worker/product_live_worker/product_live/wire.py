@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
@@ -18,6 +18,10 @@ def _text_or_nothing(found: Any) -> str | None:
 TextOrNothing = Annotated[str | None, BeforeValidator(_text_or_nothing)]
 # A description that is null must not hide all the tasks of the account.
 Description = Annotated[str, BeforeValidator(lambda found: found or "")]
+
+
+# 3600.0 is no number of seconds to a platform that counts them in whole numbers.
+Number = Annotated[float, PlainSerializer(lambda number: int(number) if float(number).is_integer() else number)]
 
 
 class _Wire(BaseModel):
@@ -67,15 +71,21 @@ class Task(_Wire):
 
 
 class TaskDraft(_Wire):
-    """What a task is created from, or replaced by."""
+    """What a task is created from, or replaced by: all that its author may say. None is not sent."""
 
     key: str
     description: str
-    retry_count: int = 0
+    retry_count: Number = 0
+    timeout_seconds: Number | None = None
+    timeout_policy: str | None = None
+    retry_logic: str | None = None
+    retry_delay_seconds: Number | None = None
+    response_timeout_seconds: Number | None = None
+    poll_timeout_seconds: Number | None = None
+    concurrent_exec_limit: Number | None = None
+    backoff_scale_factor: Number | None = None
     input_keys: tuple[InputKey, ...] = ()
     output_keys: tuple[InputKey, ...] = ()
-    timeout_seconds: float | None = None
-    response_timeout_seconds: float | None = None
 
 
 class TaskPage(_Wire):

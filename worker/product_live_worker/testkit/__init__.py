@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
-
-from product_live_worker.executors.alone import run_alone
 from product_live_worker.model.execution import Outcome, Status
 from product_live_worker.model.handler import Handler
+from product_live_worker.testkit.sandbox import Sandbox
+from product_live_worker.testkit.trial import Line, Trial
 
-__all__ = ["Outcome", "Status", "run"]
+__all__ = ["Line", "Outcome", "Sandbox", "Status", "Trial", "run"]
 
 
 def run(handler: Handler, input: Any, *, settings: Mapping[str, Any] | None = None) -> Outcome:
     """Run a handler once and give what would be reported; input and output pass through JSON.
 
     `input` is what the platform would send, any JSON value; `settings` is the section `[tasks.<key>.settings]`.
+    A `Trial` does the same and says more. Raises TypeError or ValueError for an input that is no JSON.
     """
-    outcome = anyio.run(run_alone, handler, json.loads(json.dumps(input)), settings)
-    return Outcome(outcome.status, json.loads(json.dumps(outcome.output, allow_nan=False)))
+    return Trial(settings=settings or {}).run(handler, input)

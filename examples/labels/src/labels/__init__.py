@@ -1,0 +1,1 @@
+"""The custom task print_label of a Product-Live Data Factory."""
