@@ -45,7 +45,7 @@ def _rows(worker: Watched, staleness: int, plain: Watched) -> list[Row]:
             f"{allowed:.1f}",
             f"{_rate(plain):.1f}",
             met=rate >= 0.98 * allowed,
-            reason="an execution takes two slots: where idle polls leave an odd number of the 50, one is left over (43 carry 21, not 21.5).",
+            reason="slots stayed unused: a poll waited for its task's pace, or for what was promised to others.",
         ),
         Row(
             f"longest pickup of a rare one, max_staleness {staleness} s",
@@ -54,7 +54,7 @@ def _rows(worker: Watched, staleness: int, plain: Watched) -> list[Row]:
             f"{staleness} s",
             f"{plain.pickups(*RARE)[-1]:.1f} s",
             met=longest <= staleness + 1 and not unclaimed,
-            reason="a poll that is due waits for a slot of a full window.",
+            reason="hits of rare tasks took the slots that were kept for the next ones.",
         ),
     ]
 
