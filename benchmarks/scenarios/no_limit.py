@@ -28,8 +28,8 @@ async def run(scale: Scale) -> Report:
     worker: list[tuple[float, float]] = []
     bare: list[tuple[float, float]] = []
     for _ in range(ROUNDS):
-        worker.append(await _worker(scale))
-        bare.append(await _bare(scale))
+        worker.append(await worker_costs(scale))
+        bare.append(await bare_costs(scale))
     rate, cost = (median([one[index] for one in worker]) for index in (0, 1))
     bare_rate, bare_cost = (median([one[index] for one in bare]) for index in (0, 1))
     ratio = cost / bare_cost
@@ -56,7 +56,10 @@ async def run(scale: Scale) -> Report:
     )
 
 
-async def _worker(scale: Scale, *, profile: Path | None = None) -> tuple[float, float]:
+async def worker_costs(
+    scale: Scale, *, executions: int = EXECUTIONS, profile: Path | None = None
+) -> tuple[float, float]:
+    """Give the executions a second of the real worker, and the CPU milliseconds of each."""
     how: dict[str, Any] = {}
     if profile is not None:
         how = {"module": ("benchmarks.profiled",), "variables": {"BENCHMARK_PROFILE": str(profile)}}
@@ -67,8 +70,8 @@ async def _worker(scale: Scale, *, profile: Path | None = None) -> tuple[float, 
         ):
             await anyio.sleep(1)
             used, since = worker.process.cpu(), time.monotonic()
-            await _submit(platform)
-            while await platform.reports() < EXECUTIONS:
+            await _submit(platform, executions)
+            while await platform.reports() < executions:
                 await anyio.sleep(0.1)
             await anyio.sleep(0.3)
             spent = worker.process.cpu() - used
@@ -76,30 +79,31 @@ async def _worker(scale: Scale, *, profile: Path | None = None) -> tuple[float, 
             if profile is not None:
                 worker.process.running.terminate()
                 await worker.process.running.wait()
-            return EXECUTIONS / (finished[-1] - since), spent / EXECUTIONS * 1000
+            return executions / (finished[-1] - since), spent / executions * 1000
 
 
-async def _bare(scale: Scale) -> tuple[float, float]:
+async def bare_costs(scale: Scale, *, executions: int = EXECUTIONS) -> tuple[float, float]:
+    """Give the same of the bare loop."""
     with TemporaryDirectory() as name:
         async with open_platform(Path(name), scale, limit=0, round_trip=0) as platform:
-            await _submit(platform)
+            await _submit(platform, executions)
             peer = ("benchmarks.peers.bare_loop", platform.url, KEY, "power")
             async with started(*peer, folder=Path(name)) as loop:
                 spent = json.loads(await loop.says("executions"))
             return spent["executions"] / spent["seconds"], spent["cpu"] / spent["executions"] * 1000
 
 
-async def _submit(platform: Platform) -> None:
+async def _submit(platform: Platform, executions: int) -> None:
     async with anyio.create_task_group() as submitting:
         for _ in range(AT_ONCE):
-            submitting.start_soon(platform.submit, "power", EXECUTIONS // AT_ONCE)
+            submitting.start_soon(platform.submit, "power", executions // AT_ONCE)
 
 
 async def _profile(scale: Scale, cost: float) -> str:
     """Say where the milliseconds go, from one more run with a sample of the stacks every 4 ms of processor time."""
     with TemporaryDirectory() as name:
         written = Path(name) / "profile.json"
-        await _worker(scale, profile=written)
+        await worker_costs(scale, profile=written)
         counts = json.loads(written.read_text(encoding="utf-8"))
     each = cost / sum(counts["parts"].values())
     parts = [f"| {part} | {count * each:.2f} |" for part, count in _largest(counts["parts"], 14)]
