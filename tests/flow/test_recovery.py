@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from product_live_handlers.power import power
 from product_live_worker import Context, handler, sandbox
 from product_live_worker.model.errors import JournalUnwritable
 from product_live_worker.model.execution import Execution as Row
@@ -233,3 +234,14 @@ async def test_a_worker_that_lost_its_lease_ends_what_it_no_longer_holds(tmp_pat
             await cancelled.wait()
         assert execution.patches == []
         await worker.run("fragile", {"turn": 1})
+
+
+async def test_workers_on_one_database_divide_the_idle_polls(tmp_path: Path) -> None:
+    """A second worker halves the first one's idle polls within a lease, and leaves them to it when it goes."""
+    state = {"lease": 1.0}
+    async with running_worker([power], tmp_path, state=state) as one:
+        await until(lambda: bool(one.daemon.catalogue.tasks))
+        alone = 60 / 25
+        async with running_worker([power], tmp_path, world=one.world, url=one.url, state=state):
+            await until(lambda: one.daemon.schedule.interval("power") == 2 * alone)
+        await until(lambda: one.daemon.schedule.interval("power") == alone)

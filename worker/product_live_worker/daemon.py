@@ -173,6 +173,7 @@ class Daemon:
             try:
                 if not await self.journal.renew():
                     self.dispatcher.abandon()
+                self.schedule.divide(self.journal.workers)
                 await self.journal.catch_up()
                 outage.worked()
                 wait = self.settings.state.lease / 3

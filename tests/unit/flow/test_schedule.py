@@ -260,6 +260,16 @@ def test_a_poll_with_work_promises_the_others_theirs() -> None:
     assert made.promised(26.0, free.__getitem__) == []
 
 
+def test_workers_on_one_database_divide_the_idle_polls() -> None:
+    """Two workers ask half as often each; when one is gone, the other asks for both again."""
+    made = a_schedule("a", "b")
+    alone = made.interval("a")
+    made.divide(2)
+    assert math.isclose(made.interval("a"), 2 * alone)
+    made.divide(1)
+    assert math.isclose(made.interval("a"), alone)
+
+
 def test_where_no_limit_holds_nothing_is_promised() -> None:
     """Without a limit there is a slot for everybody."""
     made = a_schedule("hot", "a", limit=0)

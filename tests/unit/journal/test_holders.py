@@ -17,7 +17,7 @@ from product_live_worker.journal.clock import boot_id, boot_now
 from product_live_worker.journal.holders import hold, is_dead, new_holder
 from product_live_worker.model.errors import TakenOver
 from product_live_worker.model.execution import State
-from support.journals import DONE, an_execution, in_state, opened, query, row
+from support.journals import DONE, PLATFORM, an_execution, in_state, opened, query, row
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +107,7 @@ async def test_rows_of_a_living_process_are_left_alone_and_of_a_dead_one_taken(p
         await in_state(first, State.RUNNING, an_execution())
     async with other_process(directory, "another") as other:
         query(path, "UPDATE executions SET holder = 'another'")
-        query(path, "INSERT INTO holders SELECT 'another', ?, ?", boot_id(), boot_now() + 3600)
+        query(path, "INSERT INTO holders SELECT 'another', ?, ?, ?", PLATFORM, boot_id(), boot_now() + 3600)
         async with opened(path) as journal:
             assert await journal.take_over() == []
             assert (journal.unreported(), row(path)["holder"]) == (0, "another")

@@ -711,3 +711,17 @@ async def test_the_slots_of_this_boot_keep_their_time(path: Path) -> None:
         wait = await journal.ledger.take(Demand(limit=1, hold=60))
         assert isinstance(journal.ledger, JournalLedger)
         assert 59 < wait <= 60
+
+
+async def test_a_journal_knows_how_many_workers_share_it(tmp_path: Path) -> None:
+    """Living holders of the same platform are counted at each renewal; one that left, or whose lease ended, is not."""
+    path = tmp_path / "worker.db"
+    async with opened(path) as one:
+        async with opened(path) as other, opened(path, platform="https://elsewhere.example.com"):
+            await one.renew()
+            assert (one.workers, other.workers) == (2, 2)
+            query(path, "UPDATE holders SET ends_at = 0")
+            await one.renew()
+            assert one.workers == 1
+        await one.renew()
+        assert one.workers == 1

@@ -68,7 +68,7 @@ async def test_a_damaged_page_is_no_trouble_that_passes(tmp_path: Path) -> None:
     """Trouble with the disk heals by itself, damage does not: it is told as what it is, with what to do."""
     path = tmp_path / "worker.db"
     with opened_engine(path):
-        query(path, "INSERT INTO holders VALUES ('a', 'b', 1)")
+        query(path, "INSERT INTO holders VALUES ('a', 'p', 'b', 1)")
     ((page,),) = query(path, "SELECT rootpage FROM sqlite_master WHERE name = 'holders'")
     ((size,),) = query(path, "PRAGMA page_size")
     content = bytearray(path.read_bytes())

@@ -72,7 +72,7 @@ class Schedule:
         """`limit` requests in `window` seconds (0: no limit); `chance` gives numbers from 0 to 1."""
         self._limit = limit
         self._window = window
-        self._idle_rate = idle_share * limit / window
+        self._all_idle = self._idle_rate = idle_share * limit / window
         self._max_staleness = max_staleness
         self._chance = chance
         self._seen: dict[str, _Seen] = {}
@@ -82,6 +82,12 @@ class Schedule:
         """Plan for these tasks from now on; what is known of those that stay is kept."""
         self._seen = {task: self._seen.get(task, _Seen()) for task in tasks}
         self._share_out()
+
+    def divide(self, workers: int) -> None:
+        """Leave to so many workers, this one among them, an equal part of the idle polls."""
+        if self._all_idle / workers != self._idle_rate:
+            self._idle_rate = self._all_idle / workers
+            self._share_out()
 
     def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
         """Give the poll to make next; None when no task may be polled, whatever the hour."""

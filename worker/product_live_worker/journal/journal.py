@@ -92,6 +92,8 @@ class Journal:
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
+        self.workers = 1
+        """Those on this database that serve the same platform, this one among them, as of the last renewal."""
         self.undeliverable = 0
         """How many rows of this platform the platform refuses for good."""
         self.well_since = -math.inf
@@ -264,7 +266,12 @@ class Journal:
 
     async def join(self) -> None:
         """Begin this process's lease."""
-        await self._do(lambda connection: self._leases.join(connection, self.holder))
+
+        def step(connection: Connection) -> int:
+            self._leases.join(connection, self.holder)
+            return self._leases.living(connection)
+
+        self.workers = await self._do(step)
 
     async def leave(self) -> None:
         """End it; what is still open can be taken over at once."""
@@ -272,7 +279,12 @@ class Journal:
 
     async def renew(self) -> bool:
         """Prolong the lease; gives False when the rows were taken over meanwhile, and are forgotten here."""
-        if await self._do(lambda connection: self._leases.renew(connection, self.holder)):
+
+        def step(connection: Connection) -> tuple[bool, int]:
+            return self._leases.renew(connection, self.holder), self._leases.living(connection)
+
+        renewed, self.workers = await self._do(step)
+        if renewed:
             return True
         # Never under the old name: what it held is somebody else's now, and stays so.
         self._generation += 1
@@ -484,7 +496,7 @@ async def open_journal(
         with hold(directory, process):
             writer = Writer(engine)
             ledger = JournalLedger(writer, platform, now=boot_now, boot=boot)
-            leases = Leases(directory, seconds=lease, now=boot_now, boot=boot)
+            leases = Leases(directory, platform, seconds=lease, now=boot_now, boot=boot)
             journal = Journal(writer, ledger, leases, platform=platform, process=process, keep_payloads=keep_payloads)
             await ledger.open(window)
             await journal.join()

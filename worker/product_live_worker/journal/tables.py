@@ -53,6 +53,7 @@ holders = Table(
     "holders",
     metadata,
     Column("holder", Text, primary_key=True),
+    Column("platform", Text, nullable=False),
     Column("boot", Text, nullable=False, comment="the boot whose clock ends_at is on"),
     Column("ends_at", Double, nullable=False, comment="when the lease ends, seconds of the boot clock"),
 )

@@ -43,6 +43,7 @@ def upgrade() -> None:
     op.create_table(
         "holders",
         sa.Column("holder", sa.Text, primary_key=True),
+        sa.Column("platform", sa.Text, nullable=False),
         sa.Column("boot", sa.Text, nullable=False),
         sa.Column("ends_at", sa.Double, nullable=False),
     )
