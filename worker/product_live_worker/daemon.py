@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import anyio
 
 from product_live_worker import __version__
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
-from product_live_worker.executors.perform import Executor
+from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -35,7 +36,16 @@ from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
-from product_live_worker.telemetry.events import DrainStarted, Emit, Event, StageDied, WorkerStarted, WorkerStopped
+from product_live_worker.telemetry.events import (
+    DrainStarted,
+    Emit,
+    Event,
+    HandlerProcessEnded,
+    StageDied,
+    WorkerStarted,
+    WorkerStopped,
+    about,
+)
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
@@ -83,7 +93,12 @@ class Daemon:
         self.port = 0
         """Where the ops listener listens."""
         self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
-        self.executors: dict[str, Executor] = {"loop": OnLoop(), "thread": self.threads}
+        self.processes = InProcess(on_end=self._process_ended)
+        self.executors: dict[str, Executor] = {
+            "loop": OnLoop(),
+            "thread": self.threads,
+            "process": self.processes,
+        }
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
@@ -113,6 +128,7 @@ class Daemon:
             self.health,
             self.schedule,
             self.executors,
+            self.processes,
             __version__,
             settings.api.base_url,
             budget,
@@ -214,6 +230,11 @@ class Daemon:
         self.schedule.serve(self.catalogue.tasks)
         self.poller.wake()
 
+    def _process_ended(self, work: Work, reason: str) -> None:
+        execution = self.journal.get(work.context.execution_id)
+        if execution is not None:
+            self.emit(HandlerProcessEnded(**about(execution), reason=reason))
+
     def _gauges(self, budget: Budget) -> dict[str, tuple[str, Reading]]:
         tasks = self.catalogue.tasks
         return {
@@ -231,6 +252,7 @@ class Daemon:
             "poll_overdue_seconds": ("How long a poll has been due, with capacity and budget.", self.poller.overdue),
             "pickup_delay_bound_seconds": ("The longest wait for a claim by plan.", self.schedule.waits),
             "loop_lag_seconds": ("How late the event loop was last.", lambda: self.loop_lag),
+            "handler_processes": ("Processes of handlers, idle ones included.", self.processes.count),
             "stuck_threads": ("Threads that run on after their deadline.", self.threads.stuck),
         }
 
@@ -321,6 +343,7 @@ async def open_daemon(
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
         daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        opened.push_async_callback(daemon.processes.close)
         app = create_app(daemon.health, daemon.status, metrics)
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
         emit(

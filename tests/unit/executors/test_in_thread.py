@@ -13,7 +13,7 @@ from product_live_worker import Handler
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.model.handler import handler
-from support.contexts import a_context
+from support.contexts import some_work
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ class Sleeper:
     async def leave_behind(self, threads: InThread, task: str = "sleeper", error: BaseException | None = None) -> None:
         """Start it, and give it up as soon as it has begun."""
         async with anyio.create_task_group() as group:
-            group.start_soon(threads.run, self.handler(error), {}, a_context(task))
+            group.start_soon(threads.run, some_work(self.handler(error), task))
             await self.begun.wait()
             group.cancel_scope.cancel()
 
@@ -78,7 +78,7 @@ async def test_a_thread_that_ends_in_time_is_never_counted() -> None:
     threads = InThread(on_return=lambda: pytest.fail("nothing was late"))
     sleeper = Sleeper()
     async with anyio.create_task_group() as group:
-        group.start_soon(threads.run, sleeper.handler(), {}, a_context("sleeper"))
+        group.start_soon(threads.run, some_work(sleeper.handler(), "sleeper"))
         await sleeper.begun.wait()
         assert threads.stuck() == 0
         sleeper.wake.set()
@@ -91,7 +91,7 @@ async def test_as_many_threads_run_as_tasks_ask_for() -> None:
     sleepers = [Sleeper() for _ in range(45)]
     async with anyio.create_task_group() as group:
         for sleeper in sleepers:
-            group.start_soon(threads.run, sleeper.handler(), {}, a_context("sleeper"))
+            group.start_soon(threads.run, some_work(sleeper.handler(), "sleeper"))
         for sleeper in sleepers:
             await sleeper.begun.wait()
         for sleeper in sleepers:
@@ -113,7 +113,7 @@ def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
     async def leave() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(threads.run, sleep, {}, a_context("sleeper"))
+            group.start_soon(threads.run, some_work(sleep, "sleeper"))
             await anyio.to_thread.run_sync(begun.wait)
             group.cancel_scope.cancel()
 

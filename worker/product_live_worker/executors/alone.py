@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
@@ -22,7 +23,8 @@ async def run_alone(
     handler: Handler, raw: Any, settings: Mapping[str, Any] | None = None, *, execution_id: str = "alone"
 ) -> Outcome:
     """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
-    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
+    processes = InProcess()
+    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread(), "process": processes}
     context = Context(
         execution_id=execution_id,
         task=handler.name,
@@ -31,12 +33,15 @@ async def run_alone(
         settings=settings or {},
     )
     said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
-    return await perform(
-        executors,
-        handler,
-        raw,
-        context,
-        timeout=handler.timeout,
-        max_output=MAX_OUTPUT,
-        failed=lambda error: log_event(HandlerFailed(**said, error=error)),
-    )
+    try:
+        return await perform(
+            executors,
+            handler,
+            raw,
+            context,
+            timeout=handler.timeout,
+            max_output=MAX_OUTPUT,
+            failed=lambda error: log_event(HandlerFailed(**said, error=error)),
+        )
+    finally:
+        await processes.close()

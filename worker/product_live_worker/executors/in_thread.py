@@ -13,6 +13,8 @@ import anyio.from_thread
 import anyio.to_thread
 
 if TYPE_CHECKING:
+    from product_live_worker.executors.perform import Work
+    from product_live_worker.model.execution import Outcome
     from product_live_worker.model.handler import Context, Handler
 
 
@@ -34,11 +36,14 @@ class InThread:
         self._overdue: set[_Call] = set()
         self._lock = threading.Lock()
 
-    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
-        """Give the handler's result; when the caller is cancelled, the thread is left behind and counted."""
-        call = _Call(context.task)
+    async def run(self, work: Work) -> Outcome:
+        """Give the handler's Outcome; when the caller is cancelled, the thread is left behind and counted."""
         # In a thread, the verbs of the context are ordinary calls that end when the loop has done them.
-        context = replace(context, call=anyio.from_thread.run)
+        context = replace(work.context, call=anyio.from_thread.run)
+        return await work.outcome(lambda argument: self._call(work.handler, argument, context))
+
+    async def _call(self, handler: Handler, argument: Any, context: Context) -> Any:
+        call = _Call(context.task)
 
         def work() -> Any:
             with self._lock:
@@ -46,7 +51,7 @@ class InThread:
                     return None
                 call.runs = True
             try:
-                return handler(argument, context=context) if handler.takes_context else handler(argument)
+                return handler.call(argument, context)
             except GeneratorExit as error:
                 # Thrown into a coroutine it would close all that wait, up to the daemon.
                 raise RuntimeError("the handler raised GeneratorExit") from error

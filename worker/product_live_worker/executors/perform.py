@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -19,17 +20,58 @@ MESSAGE = 1000
 """Characters of a failure's message at most."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an executor is given: a handler, the input as the platform sent it, and the context."""
+
+    handler: Handler
+    raw: Any
+    context: Context
+    max_output: int
+    """Bytes of JSON."""
+    failed: Callable[[BaseException], None]
+    """Hears of an exception that escaped the handler."""
+
+    async def outcome(self, call: Callable[[Any], Awaitable[Any]]) -> Outcome:
+        """Validate the input, call the handler with it, validate the output; gives the Outcome.
+
+        Raises nothing but the caller's own cancellation, and KeyboardInterrupt.
+        """
+        try:
+            argument = self.handler.read_input(self.raw)
+        except ValidationError as error:
+            return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
+        except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
+            self.failed(error)
+            return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
+        try:
+            result = await call(argument)
+        except TaskFailed as refusal:
+            return _refused(refusal, self.max_output)
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            self.failed(error)
+            return Outcome.failed("handler_error", "The handler ended by a cancellation of its own.")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
+            self.failed(error)
+            return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
+        return _completed(self.handler, result, self.max_output)
+
+
 class Executor(Protocol):
     """A way to run handlers."""
 
-    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
-        """Give the handler's result, or raise what it raises."""
+    async def run(self, work: Work) -> Outcome:
+        """Run the handler and give its Outcome; when the caller is cancelled, so is the handler, if it can be."""
 
     def overdue(self, task: str) -> int:
         """Count the task's calls that run on although they were given up."""
 
 
-async def perform(  # noqa: PLR0911 (each return is one way to end)
+async def perform(
     executors: Mapping[str, Executor],
     handler: Handler,
     raw: Any,
@@ -39,35 +81,14 @@ async def perform(  # noqa: PLR0911 (each return is one way to end)
     max_output: int,
     failed: Callable[[BaseException], None],
 ) -> Outcome:
-    """Validate the input, run the handler within `timeout` seconds, validate the output; gives the Outcome.
+    """Run the handler on its raw input, within `timeout` seconds, in the way it asks for; gives the Outcome.
 
     Raises nothing but the caller's own cancellation. `failed` hears of an exception that escaped the handler.
     """
-    try:
-        argument = handler.read_input(raw)
-    except ValidationError as error:
-        return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
-    except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
-        failed(error)
-        return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
-    try:
-        with anyio.move_on_after(timeout) as deadline:
-            result = await executors[handler.isolation].run(handler, argument, context)
-    except TaskFailed as refusal:
-        return _refused(refusal, max_output)
-    except anyio.get_cancelled_exc_class() as error:
-        if anyio.current_effective_deadline() == -math.inf:
-            raise
-        failed(error)
-        return Outcome.failed("handler_error", "The handler ended by a cancellation of its own.")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
-        failed(error)
-        return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
-    if deadline.cancelled_caught:
-        return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
-    return _completed(handler, result, max_output)
+    work = Work(handler=handler, raw=raw, context=context, max_output=max_output, failed=failed)
+    with anyio.move_on_after(timeout):
+        return await executors[handler.isolation].run(work)
+    return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
 
 
 def explain(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,10 @@ from product_live_worker.model.task import OnCrash, OnRepeat
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
 
-Isolation = Literal["loop", "thread"]
+Isolation = Literal["loop", "thread", "process"]
+
+SMALLEST_MEMORY = 100_000_000
+_SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
@@ -123,6 +127,8 @@ class Handler:
     on_crash: OnCrash = "fail"
     on_repeat: OnRepeat = "run"
     takes_context: bool = False
+    memory_limit: int | None = None
+    """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -132,6 +138,20 @@ class Handler:
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether a call gives a coroutine."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def module(self) -> str:
+        """The name of the module in which the function is defined."""
+        return str(getattr(self.function, "__module__", ""))
+
+    def call(self, argument: Any, context: Context) -> Any:
+        """Call the function with all that it takes; gives what it gives, a coroutine if it is `async`."""
+        return self.function(argument, context=context) if self.takes_context else self.function(argument)
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -195,6 +215,8 @@ def handler(
     explicit: bool = False,
     on_crash: OnCrash = "fail",
     on_repeat: OnRepeat = "run",
+    isolation: Literal["process"] | None = None,
+    memory_limit: int | str | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of the task with the key `name`.
 
@@ -209,21 +231,20 @@ def handler(
     waits for it while it runs, "refuse" fails it with code `repeated` in both cases. Equal turns of a loop inside one
     job have the same key too.
 
+    `isolation="process"`: run the function, `def` or `async def`, in a process of its own, which is killed when it is
+    late and whose crash is FAILED with code `handler_crashed`. It imports the module that the function is in, so the
+    handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
+    bytes; above, it is killed (on Linux, where the worker can see it).
+
     Raises TypeError for a function or an option that cannot be used.
     """
     if not _is(str, name) or not name.strip():
         raise TypeError(f"@handler needs the task's key as a text, as in @handler('power'); found {name!r}")
-    if not _is(int, concurrency) or concurrency < 1:
-        raise TypeError(f"handler {name!r}: concurrency is a whole number from 1; found {concurrency!r}")
-    if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
-        raise TypeError(
-            f"handler {name!r}: timeout is a number of seconds above 0, at most {LONGEST_TIMEOUT:.0f} (ten years); "
-            f"found {timeout!r}"
-        )
-    if on_crash not in typing.get_args(OnCrash):
-        raise TypeError(f"handler {name!r}: on_crash is 'fail' or 'rerun'; found {on_crash!r}")
-    if on_repeat not in typing.get_args(OnRepeat):
-        raise TypeError(f"handler {name!r}: on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}")
+    for problem in _problems(concurrency, timeout, on_crash, on_repeat, isolation):
+        raise TypeError(f"handler {name!r}: {problem}")
+    memory = None if memory_limit is None else _memory(name, memory_limit)
+    if memory is not None and isolation is None:
+        raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
 
     def register(function: Callable[..., Any]) -> Handler:
         input_type, output_type, takes_context = _signature(name, function)
@@ -232,14 +253,20 @@ def handler(
             function=function,
             input_type=input_type,
             output_type=output_type,
-            isolation="loop" if inspect.iscoroutinefunction(function) else "thread",
+            isolation=isolation or ("loop" if inspect.iscoroutinefunction(function) else "thread"),
             concurrency=concurrency,
             timeout=float(timeout),
             explicit=explicit,
             on_crash=on_crash,
             on_repeat=on_repeat,
             takes_context=takes_context,
+            memory_limit=memory,
         )
+        if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
+            raise TypeError(
+                f"handler {name!r}: with isolation='process' the function stands at the top of a module, where its own "
+                f"process can import it"
+            )
         try:
             made.prepare()
         except PydanticUserError as error:
@@ -249,9 +276,34 @@ def handler(
     return register
 
 
+def _problems(concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any) -> Iterator[str]:
+    if not _is(int, concurrency) or concurrency < 1:
+        yield f"concurrency is a whole number from 1; found {concurrency!r}"
+    if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
+        longest = f"{LONGEST_TIMEOUT:.0f} (ten years)"
+        yield f"timeout is a number of seconds above 0, at most {longest}; found {timeout!r}"
+    if on_crash not in typing.get_args(OnCrash):
+        yield f"on_crash is 'fail' or 'rerun'; found {on_crash!r}"
+    if on_repeat not in typing.get_args(OnRepeat):
+        yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
+    if isolation not in (None, "process"):
+        yield f"isolation is 'process' or left out; found {isolation!r}"
+
+
 def _is(kind: Any, value: object) -> bool:
     # Who writes a handler may not check types, and True is not the number 1.
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _memory(name: str, limit: int | str) -> int:
+    match = re.fullmatch(r"([0-9]+) ?(kB|MB|GB)?", str(limit).strip(), re.IGNORECASE)
+    size = int(match[1]) * _SIZES[(match[2] or "").lower()] if match and _is(int | str, limit) else 0
+    if size < SMALLEST_MEMORY:
+        raise TypeError(
+            f"handler {name!r}: memory_limit is a number of bytes, or a text such as '512MB' or '2GB', of at least "
+            f"{SMALLEST_MEMORY // 1_000_000}MB, which a process takes for itself; found {limit!r}"
+        )
+    return size
 
 
 def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]:

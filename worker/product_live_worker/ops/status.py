@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.perform import Executor
 from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.model.execution import Execution, State
@@ -26,6 +27,7 @@ class Status:
     health: Health
     schedule: Schedule
     executors: Mapping[str, Executor]
+    processes: InProcess
     version: str
     platform: str
     budget: Budget
@@ -52,6 +54,7 @@ class Status:
                 "window_seconds": self.budget.window,
             },
             "tasks": self._tasks(),
+            "handler_processes": self.processes.count(),
             "executions": self._executions(),
         }
 

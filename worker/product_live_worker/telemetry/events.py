@@ -160,6 +160,13 @@ class HandlerFailed(ExecutionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerProcessEnded(ExecutionEvent):
+    """A handler's process has ended, or was ended, in the middle of an execution: crash, memory, late, cancelled."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettled(ExecutionEvent):
     """A handler's outcome is in the journal; `handler_seconds` is how long it ran."""
 

@@ -32,6 +32,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.ExecutionRepeated: ("warning", "the platform offered an execution again"),
     events.ExecutionRecovered: ("warning", "an execution of a dead worker was recovered"),
     events.HandlerFailed: ("error", "handler failed"),
+    events.HandlerProcessEnded: ("warning", "a handler's process has ended in the middle of an execution"),
     events.ExecutionSettled: ("debug", "execution settled"),
     events.ReportPostponed: ("debug", "report postponed"),
     events.ReportConflicted: ("warning", "the platform has another status than the one reported"),
