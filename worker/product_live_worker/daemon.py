@@ -36,6 +36,7 @@ from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
+from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
     DrainStarted,
     Emit,
@@ -205,26 +206,28 @@ class Daemon:
         """Measure the loop's lag, and tell systemd only what has been proven."""
         started, told, is_ready = anyio.current_time(), "", False
         fed = started
-        while True:
-            before = anyio.current_time()
-            await anyio.sleep(TICK)
-            now = anyio.current_time()
-            self.loop_lag = max(0.0, now - before - TICK)
-            checks = self.health.ready()
-            text = verdict(checks)
-            if not is_ready and (text == "ok" or now - started > DEGRADED):
-                notifier.ready(text if text == "ok" else f"degraded: {text}")
-                is_ready = True
-            elif text != told:
-                notifier.status(text)
-            told = text
-            if (
-                notifier.watchdog_interval
-                and now - fed >= notifier.watchdog_interval - TICK
-                and all(c.ok for c in self.health.live())
-            ):
-                notifier.alive()
-                fed = now
+        with LoopWatch(self.emit) as watch:
+            while True:
+                before = anyio.current_time()
+                await anyio.sleep(TICK)
+                watch.beat()
+                now = anyio.current_time()
+                self.loop_lag = max(0.0, now - before - TICK)
+                checks = self.health.ready()
+                text = verdict(checks)
+                if not is_ready and (text == "ok" or now - started > DEGRADED):
+                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                    is_ready = True
+                elif text != told:
+                    notifier.status(text)
+                told = text
+                if (
+                    notifier.watchdog_interval
+                    and now - fed >= notifier.watchdog_interval - TICK
+                    and all(c.ok for c in self.health.live())
+                ):
+                    notifier.alive()
+                    fed = now
 
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)

@@ -61,6 +61,14 @@ class StageDied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """Something holds the event loop, and with it everything: `where` it is just now, and how it came there."""
+
+    where: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAnswered(Event):
     """A request to the platform is over; `code` is the status, or the kind of its failure."""
 

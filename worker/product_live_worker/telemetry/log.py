@@ -24,6 +24,10 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.DrainStarted: ("info", "stopping: nothing more is claimed"),
     events.WorkerStopped: ("info", "worker stopped"),
     events.StageDied: ("error", "a stage of the worker died, the process ends"),
+    events.LoopBlocked: (
+        "warning",
+        "a blocking call holds the event loop; make its handler a def, or give it a thread",
+    ),
     events.RequestAnswered: ("debug", "request answered"),
     events.ClaimAmbiguous: ("warning", "a poll may have claimed an execution that never arrived here"),
     events.OutageStarted: ("error", "outage started"),
