@@ -88,7 +88,7 @@ async def perform(
     work = Work(handler=handler, raw=raw, context=context, max_output=max_output, failed=failed)
     with anyio.move_on_after(timeout):
         return await executors[handler.isolation].run(work)
-    return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
+    return Outcome.failed("timeout", f"The handler did not end within {round(timeout, 2):g} s and was stopped.")
 
 
 def explain(error: ValidationError) -> str:

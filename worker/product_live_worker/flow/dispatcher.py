@@ -22,6 +22,7 @@ from product_live_worker.telemetry.events import Emit, ExecutionSettled, Handler
 REPEATED = "It repeats the execution {earlier}, and its handler refuses repeats."
 LOOK_AGAIN = 2.0
 """Seconds between two looks at an execution that another worker runs."""
+TOO_LATE = "The handler was not started: of the {limit:g} s that the platform waits, {waited:.0f} s had passed already."
 CANCELLED = "The worker was stopped before the handler ended."
 
 
@@ -110,10 +111,14 @@ class Dispatcher:
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
 
     async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+        waited = time.time() - execution.claimed_at
+        timeout = task.may_run(waited)
+        if timeout <= 0:
+            return Outcome.failed("timeout", TOO_LATE.format(limit=task.platform_timeout, waited=waited))
         context = Context(
             execution_id=execution.id,
             task=task.key,
-            deadline=datetime.now(UTC) + timedelta(seconds=task.timeout),
+            deadline=datetime.now(UTC) + timedelta(seconds=timeout),
             log=self._log_for(execution),
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
@@ -125,7 +130,7 @@ class Dispatcher:
             task.handler,
             execution.input,
             context,
-            timeout=task.timeout,
+            timeout=timeout,
             max_output=self._max_output,
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )

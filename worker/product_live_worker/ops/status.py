@@ -70,7 +70,7 @@ class Status:
                 "concurrency": task.concurrency,
                 "in_hand": journal.in_hand(task.key),
                 "overdue_threads": self.executors[task.handler.isolation].overdue(task.key),
-                "timeout_seconds": task.timeout,
+                "timeout_seconds": task.longest,
                 "on_crash": task.on_crash,
                 "next_poll": self._next_poll(task.key, plans[task.key], now),
                 "pickup_delay_expected_seconds": round(self.schedule.interval(task.key) / 2, 3),

@@ -36,6 +36,15 @@ class TasksServed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutShortened(Event):
+    """The platform gives a task's executions up before their handler's own timeout; the handler gets less."""
+
+    task: str
+    wanted_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStarted(Event):
     """Nothing more is claimed; what runs has `seconds` to end."""
 

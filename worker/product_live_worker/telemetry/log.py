@@ -21,6 +21,10 @@ Level = Literal["debug", "info", "warning", "error"]
 LINES: dict[type[Event], tuple[Level, str]] = {
     events.WorkerStarted: ("info", "worker started"),
     events.TasksServed: ("info", "serving tasks"),
+    events.TimeoutShortened: (
+        "warning",
+        "the platform waits less long than the handler's timeout; the handler gets less",
+    ),
     events.DrainStarted: ("info", "stopping: nothing more is claimed"),
     events.WorkerStopped: ("info", "worker stopped"),
     events.StageDied: ("error", "a stage of the worker died, the process ends"),
