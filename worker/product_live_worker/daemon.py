@@ -23,6 +23,7 @@ from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
 from product_live_worker.flow.schedule import Schedule
+from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
 from product_live_worker.model.errors import JournalUnwritable, SettingsError
@@ -122,6 +123,9 @@ class Daemon:
             max_crashes=settings.state.max_crashes,
             emit=emit,
         )
+        self.watch = Watch(
+            client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
+        )
         self.health = Health(
             self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
         )
@@ -170,6 +174,7 @@ class Daemon:
         yield "catalogue", self.catalogue.run
         yield "lease", self._keep_lease
         yield "recovery", self.recovery.run
+        yield "watch", self.watch.run
         yield "housekeeping", self._keep_house
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller

@@ -91,6 +91,7 @@ def _serve(key: str, identifier: str, handler: Handler, section: TaskSettings) -
         concurrency=section.concurrency or handler.concurrency,
         timeout=section.timeout or handler.timeout,
         on_crash=section.on_crash or handler.on_crash,
+        watch=section.watch,
         settings=section.settings,
     )
 

@@ -69,6 +69,11 @@ class Dispatcher:
         """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
         self._intake.cancel()
 
+    def cancel(self, execution_id: str) -> None:
+        """End one that runs; what becomes of its row is decided already."""
+        if (scope := self._running.get(execution_id)) is not None:
+            scope.cancel()
+
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
         for scope in self._running.values():

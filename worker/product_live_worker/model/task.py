@@ -23,6 +23,7 @@ class TaskSettings:
     concurrency: int | None = None
     timeout: float | None = None
     on_crash: OnCrash | None = None
+    watch: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -36,6 +37,8 @@ class ServedTask:
     concurrency: int
     timeout: float
     on_crash: OnCrash
+    watch: float | None = None
+    """How often the platform is asked whether a running execution is still wanted; None is never."""
     settings: dict[str, Any] = field(default_factory=dict)
     platform_timeout: float | None = None
     """How long the platform waits for the outcome, from the claim on; None where it says no limit."""

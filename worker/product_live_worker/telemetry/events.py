@@ -184,6 +184,13 @@ class HandlerProcessEnded(ExecutionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionUnwanted(ExecutionEvent):
+    """The platform had ended an execution that still ran: its job was cancelled or timed out. Its handler is ended."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettled(ExecutionEvent):
     """A handler's outcome is in the journal; `handler_seconds` is how long it ran."""
 

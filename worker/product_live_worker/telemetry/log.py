@@ -41,6 +41,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.ExecutionRecovered: ("warning", "an execution of a dead worker was recovered"),
     events.HandlerFailed: ("error", "handler failed"),
     events.HandlerProcessEnded: ("warning", "a handler's process has ended in the middle of an execution"),
+    events.ExecutionUnwanted: ("warning", "the platform had ended an execution that still ran; its handler is stopped"),
     events.ExecutionSettled: ("debug", "execution settled"),
     events.ReportPostponed: ("debug", "report postponed"),
     events.ReportConflicted: ("warning", "the platform has another status than the one reported"),
