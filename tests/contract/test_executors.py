@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from product_live_worker import Context, Handler, handler
+from product_live_worker import Context, Handler, Retry, handler
 from product_live_worker.executors.alone import MAX_OUTPUT, run_alone
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
@@ -275,6 +276,42 @@ async def test_a_keyboard_interrupt_is_passed_on() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         await Way("loop").perform(interrupted)
+
+
+# Retries
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "ends"),
+    [
+        ("os", 0, ("", 0)),
+        ("os", 2, ("", 2)),
+        ("os", 3, ("handler_error", 2)),
+        ("value", 1, ("handler_error", 0)),
+        ("refusal", 1, ("task_failed", 0)),
+    ],
+)
+async def test_a_handler_is_tried_again_after_the_errors_that_it_names(
+    way: Way, error: str, failures: int, ends: tuple[str, int]
+) -> None:
+    """So many times and no more, after no other error, and never after a refusal; each time is one line."""
+    given = {"key": f"{way.isolation} {error} {failures} {uuid4()}", "error": error, "failures": failures}
+    outcome = await way.outcome("shaky", given)
+    code, lines = ends
+    assert (outcome.code, outcome.output.get("tried")) == (code, None if code else failures + 1)
+    said = way.log.said("the handler is tried again")
+    assert [line["attempt"] for line in said] == list(range(1, lines + 1))
+    assert len(way.errors) == (code == "handler_error")
+
+
+async def test_no_retry_begins_after_the_deadline(way: Way) -> None:
+    """Where the next attempt could not begin in time, the error itself is told, at once, and not a timeout."""
+    made = replace(way.handler("shaky"), retry=Retry(attempts=3, on=OSError, wait=3600.0, longest_wait=3600.0))
+    if way.isolation == "process":
+        made = conforming.waiting_apart
+    outcome = await way.perform(made, {"key": str(uuid4()), "error": "os", "failures": 1})
+    assert outcome.message == "The handler failed: OSError: not yet"
+    assert way.log.said("the handler is tried again") == []
 
 
 # Time

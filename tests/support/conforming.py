@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ import anyio
 import anyio.lowlevel
 from pydantic import BaseModel, PlainSerializer, computed_field, model_validator
 
-from product_live_worker import Context, Handler, TaskFailed, handler
+from product_live_worker import Context, Handler, Retry, TaskFailed, handler
 
 WAYS = ("loop", "thread", "process")
 GATE = threading.Event()
@@ -257,6 +258,21 @@ async def brief_on_loop(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+TRIED: Counter[str] = Counter()
+
+
+def shaky(given: dict[str, Any]) -> dict[str, Any]:
+    """Fail so many times, by this error, before it works; `key` tells the executions apart."""
+    TRIED[given["key"]] += 1
+    if TRIED[given["key"]] <= given["failures"]:
+        raise {"os": OSError, "value": ValueError, "refusal": Refusal}[given["error"]]("not yet")
+    return {"tried": TRIED[given["key"]]}
+
+
+class Refusal(TaskFailed, OSError):
+    """A refusal that is one of the errors that are retried."""
+
+
 def place(_: dict[str, Any]) -> dict[str, Any]:
     """Say where this runs."""
     return {"process": os.getpid(), "main": threading.current_thread() is threading.main_thread()}
@@ -265,7 +281,7 @@ def place(_: dict[str, Any]) -> dict[str, Any]:
 ON_LOOP: dict[str, Any] = {"lively": lively_on_loop, "stubborn": stubborn_on_loop, "brief": brief_on_loop}
 BODIES: tuple[Callable[..., Any], ...] = (
     power, echo, nothing, nothing_declared, result, declared, unwritable, raising, refusing, invalid_inside, defective,
-    lively, stubborn, brief, place,
+    lively, stubborn, brief, place, shaky,
 )  # fmt: skip
 
 
@@ -279,14 +295,20 @@ def _on_loop(body: Callable[..., Any]) -> Any:
     return on_loop
 
 
+RETRY = Retry(attempts=3, on=OSError, wait=0.001)
 HANDLERS: dict[tuple[str, str], Handler] = {}
 for _body in BODIES:
     _name = _body.__name__
-    HANDLERS["loop", _name] = handler(_name)(ON_LOOP.get(_name) or _on_loop(_body))
-    HANDLERS["thread", _name] = handler(_name)(_body)
+    _options: dict[str, Any] = {"retry": RETRY} if _body is shaky else {}
+    HANDLERS["loop", _name] = handler(_name, **_options)(ON_LOOP.get(_name) or _on_loop(_body))
+    HANDLERS["thread", _name] = handler(_name, **_options)(_body)
     # At the top of the module, where its process finds it.
-    globals()[f"{_name}_apart"] = HANDLERS["process", _name] = handler(_name, isolation="process")(_body)
+    globals()[f"{_name}_apart"] = HANDLERS["process", _name] = handler(_name, isolation="process", **_options)(_body)
 
+
+waiting_apart = handler(
+    "waiting", isolation="process", retry=Retry(attempts=3, on=OSError, wait=3600.0, longest_wait=3600.0)
+)(shaky)
 
 # What only a process of its own can survive
 

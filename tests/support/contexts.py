@@ -35,6 +35,10 @@ class Lines(NoLog):
         """Keep the line."""
         self.lines.append((event, fields))
 
+    def warning(self, event: str, **fields: Any) -> None:
+        """Keep the line."""
+        self.lines.append((event, fields))
+
     def said(self, event: str) -> list[dict[str, Any]]:
         """Give the fields of each line with these words."""
         return [fields for words, fields in self.lines if words == event]

@@ -13,6 +13,7 @@ import anyio
 from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
+from product_live_worker.executors.attempts import attempted
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.handler import Context, Handler, TaskFailed
 
@@ -45,7 +46,7 @@ class Work:
             self.failed(error)
             return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
         try:
-            result = await call(argument)
+            result = await attempted(lambda: call(argument), self.handler.retry, self.context)
         except TaskFailed as refusal:
             return _refused(refusal, self.max_output)
         except anyio.get_cancelled_exc_class() as error:

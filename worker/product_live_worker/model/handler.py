@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from product_live_worker.model.retry import Retry
 from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
@@ -127,6 +128,7 @@ class Handler:
     on_crash: OnCrash = "fail"
     on_repeat: OnRepeat = "run"
     takes_context: bool = False
+    retry: Retry | None = None
     memory_limit: int | None = None
     """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
 
@@ -217,6 +219,7 @@ def handler(
     on_repeat: OnRepeat = "run",
     isolation: Literal["process"] | None = None,
     memory_limit: int | str | None = None,
+    retry: Retry | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of the task with the key `name`.
 
@@ -236,11 +239,20 @@ def handler(
     handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
     bytes; above, it is killed (on Linux, where the worker can see it).
 
+    `retry`: errors after which the function is called again, within the same claim and before its deadline.
+
     Raises TypeError for a function or an option that cannot be used.
     """
     if not _is(str, name) or not name.strip():
         raise TypeError(f"@handler needs the task's key as a text, as in @handler('power'); found {name!r}")
-    for problem in _problems(concurrency, timeout, on_crash, on_repeat, isolation):
+    for problem in _problems(
+        concurrency=concurrency,
+        timeout=timeout,
+        on_crash=on_crash,
+        on_repeat=on_repeat,
+        isolation=isolation,
+        retry=retry,
+    ):
         raise TypeError(f"handler {name!r}: {problem}")
     memory = None if memory_limit is None else _memory(name, memory_limit)
     if memory is not None and isolation is None:
@@ -260,6 +272,7 @@ def handler(
             on_crash=on_crash,
             on_repeat=on_repeat,
             takes_context=takes_context,
+            retry=retry,
             memory_limit=memory,
         )
         if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
@@ -276,7 +289,9 @@ def handler(
     return register
 
 
-def _problems(concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any) -> Iterator[str]:
+def _problems(
+    *, concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any, retry: Any
+) -> Iterator[str]:
     if not _is(int, concurrency) or concurrency < 1:
         yield f"concurrency is a whole number from 1; found {concurrency!r}"
     if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
@@ -288,6 +303,8 @@ def _problems(concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, iso
         yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
     if isolation not in (None, "process"):
         yield f"isolation is 'process' or left out; found {isolation!r}"
+    if not isinstance(retry, Retry | None):
+        yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
 
 
 def _is(kind: Any, value: object) -> bool:
