@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -22,8 +23,10 @@ from product_live_worker.executors.alone import MAX_OUTPUT, run_alone
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
-from product_live_worker.executors.perform import MESSAGE, Executor, perform
+from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.resources import Resources
 from product_live_worker.model.execution import Outcome, Status
+from product_live_worker.model.explain import MESSAGE
 from support import conforming
 from support.conforming import ERRORS, HANDLERS, REFUSALS, UNWRITABLE, WAYS, Number
 from support.contexts import Lines
@@ -44,10 +47,13 @@ class Way:
 
     isolation: str
     processes: InProcess = field(default_factory=InProcess)
-    threads: InThread = field(default_factory=InThread)
+    resources: Resources = field(default_factory=Resources)
     errors: list[BaseException] = field(default_factory=list)
     log: Lines = field(default_factory=Lines)
     checkpoints: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.threads = InThread(self.resources)
 
     def handler(self, body: str) -> Handler:
         """Give the handler of this kind that does this."""
@@ -57,7 +63,11 @@ class Way:
         self, made: Handler, raw: Any = None, *, timeout: float = 60.0, max_output: int = MAX_OUTPUT, **context: Any
     ) -> Outcome:
         """Run it as the dispatcher does."""
-        executors: dict[str, Executor] = {"loop": OnLoop(), "thread": self.threads, "process": self.processes}
+        executors: dict[str, Executor] = {
+            "loop": OnLoop(self.resources),
+            "thread": self.threads,
+            "process": self.processes,
+        }
 
         async def keep(checkpoint: dict[str, Any]) -> None:
             await anyio.lowlevel.checkpoint()
@@ -314,6 +324,61 @@ async def test_no_retry_begins_after_the_deadline(way: Way) -> None:
     assert way.log.said("the handler is tried again") == []
 
 
+# What is shared
+
+
+async def test_resources_are_opened_once_for_all_executions_of_a_process(way: Way, tmp_path: Path) -> None:
+    """The second execution finds what the first one has left in them, where it runs, and they are closed at the end."""
+    notes = tmp_path / "notes"
+    notes.touch()
+    made = way.handler("sharing")
+    way.processes = InProcess()
+    async with way.resources:
+        outcomes = [await way.perform(made, settings={"notes": str(notes)}) for _ in range(2)]
+        assert notes.read_text().split() == ["opened"]
+        await way.processes.close()
+    assert notes.read_text().split() == ["opened", "closed"]
+    assert way.errors == []
+    for number, outcome in enumerate(outcomes, 1):
+        shelf, desk = outcome.output["shelf"], outcome.output["desk"]
+        assert (shelf["lent"], desk["lent"]) == (number, number)
+        assert (shelf["process"] == desk["process"] == os.getpid()) is (way.isolation != "process")
+        assert shelf["main"] is (way.isolation == "process")
+
+
+async def test_a_resource_that_cannot_be_opened_is_a_failure_until_it_can(way: Way, tmp_path: Path) -> None:
+    """The execution is FAILED in words, with the traceback for the log; the next one tries again."""
+    notes = tmp_path / "notes"
+    way.processes = InProcess()
+    async with way.resources:
+        for attempt in range(2):
+            outcome = await way.perform(way.handler("sharing"), settings={"notes": str(notes)})
+            why = "The handler's resource 'shelf' cannot be opened: ConnectionError: nobody is there"
+            assert outcome == Outcome.failed("handler_error", why)
+            assert len(way.errors) == attempt + 1
+        notes.touch()
+        outcome = await way.perform(way.handler("sharing"), settings={"notes": str(notes)})
+        assert outcome.status is Status.COMPLETED
+        await way.processes.close()
+
+
+async def test_what_is_no_context_manager_is_told(way: Way) -> None:
+    """The author learns what was forgotten."""
+    async with way.resources:
+        outcome = await way.outcome("wanting")
+    assert outcome.message == (
+        "The handler's resource 'wrong' cannot be opened: TypeError: a resource is opened by a function under "
+        "@asynccontextmanager or @contextmanager; found coroutine"
+    )
+
+
+async def test_settings_arrive_as_their_model(way: Way) -> None:
+    """Also in another process, where a secret stays one."""
+    own = way.handler("configured").read_settings({"password": "12345"})
+    outcome = await way.outcome("configured", settings=own)
+    assert outcome.output == {"name": "nobody", "letters": 5, "shown": "**********"}
+
+
 # Time
 
 
@@ -327,7 +392,7 @@ async def test_a_handler_that_does_not_end_in_time_is_a_timeout(way: Way) -> Non
 async def test_what_cannot_be_stopped_keeps_its_slot_and_nothing_else_does(way: Way) -> None:
     """A thread that ignores its deadline is counted until it ends; on the loop and in a process, the slot is free."""
     outcome = await way.outcome("stubborn", timeout=0.3)
-    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": way.threads, "process": way.processes}
+    executors: dict[str, Executor] = {"loop": OnLoop(way.resources), "thread": way.threads, "process": way.processes}
     stuck = int(way.isolation == "thread" and bool(way.log.said("started")))
     assert (outcome.code, executors[way.isolation].overdue("stubborn")) == ("timeout", stuck)
     conforming.GATE.set()

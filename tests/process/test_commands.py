@@ -9,6 +9,7 @@ import anyio.to_thread
 import pytest
 
 from product_live_worker import __version__, sandbox
+from support.plugins import install
 from support.processes import command
 from support.workers import new_world
 
@@ -109,3 +110,17 @@ async def test_check_says_whether_run_would_work(tmp_path: Path) -> None:
     assert bad[0] == 1, bad[1]
     assert "401" in bad[1]
     assert {arrival.operation for arrival in world.arrivals} == {"list_tasks"}
+
+
+@pytest.mark.parametrize("name", ["run", "check"])
+def test_settings_that_a_handler_cannot_use_are_told_at_start(tmp_path: Path, name: str) -> None:
+    """Each is named as its writer knows it, without any value, and the exit code says that a restart is in vain."""
+    variables = KEY | install(tmp_path / "installed", "support.conforming", "configured_apart")
+    (tmp_path / "worker.toml").write_text(
+        '[tasks.configured.settings]\nnames = "s3cret"\npassword = {file = "/nowhere"}\n'
+    )
+    ended = command(name, "--config", "worker.toml", cwd=tmp_path, **variables)
+    told = ended.stdout + ended.stderr
+    assert (ended.returncode, "Traceback" in told, "s3cret" in told) == (EX_CONFIG, False, False), told
+    assert "tasks.configured.settings.names: there is no such setting; there are name, password" in told
+    assert "tasks.configured.settings.password: the file '/nowhere' cannot be read (No such file" in told

@@ -11,16 +11,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import anyio.lowlevel
-from pydantic import BaseModel, PlainSerializer, computed_field, model_validator
+from pydantic import BaseModel, PlainSerializer, SecretStr, computed_field, model_validator
 
-from product_live_worker import Context, Handler, Retry, TaskFailed, handler
+from product_live_worker import Context, Handler, Retry, TaskFailed, handler, resource
 
 WAYS = ("loop", "thread", "process")
 GATE = threading.Event()
@@ -278,10 +279,87 @@ def place(_: dict[str, Any]) -> dict[str, Any]:
     return {"process": os.getpid(), "main": threading.current_thread() is threading.main_thread()}
 
 
-ON_LOOP: dict[str, Any] = {"lively": lively_on_loop, "stubborn": stubborn_on_loop, "brief": brief_on_loop}
+@contextmanager
+def open_shelf(settings: Any) -> Iterator[dict[str, Any]]:
+    """Open what is shared, in the way of synchronous libraries; says in a file what happens to it."""
+    note = Path(settings["notes"])
+    if not note.exists():
+        raise ConnectionError("nobody is there")
+    with note.open("a") as notes:
+        notes.write("opened ")
+    yield {"process": os.getpid(), "lent": 0, "main": threading.current_thread() is threading.main_thread()}
+    with note.open("a") as notes:
+        notes.write("closed ")
+
+
+@asynccontextmanager
+async def open_desk() -> AsyncIterator[dict[str, Any]]:
+    """Open what is shared, in the way of asynchronous libraries: it lives in a task group of its own."""
+    async with anyio.create_task_group() as group:
+        yield {"process": os.getpid(), "lent": 0}
+        group.cancel_scope.cancel()
+
+
+async def open_wrongly() -> None:
+    """Forget the context manager."""
+
+
+Shelf = Annotated[dict[str, Any], resource(open_shelf)]
+Desk = Annotated[dict[str, Any], resource(open_desk)]
+Wrong = Annotated[dict[str, Any], resource(open_wrongly)]
+
+
+def sharing(_: dict[str, Any], shelf: Shelf, context: Context, *, desk: Desk) -> dict[str, Any]:
+    """Use what other executions use."""
+    shelf["lent"] += 1
+    desk["lent"] += 1
+    return {"task": context.task, "shelf": shelf, "desk": desk}
+
+
+async def sharing_on_loop(_: dict[str, Any], shelf: Shelf, context: Context, *, desk: Desk) -> dict[str, Any]:
+    """Use what other executions use."""
+    return sharing(_, shelf, context, desk=desk)
+
+
+def wanting(_: dict[str, Any], wrong: Wrong) -> Any:
+    """Never be run."""
+    raise AssertionError(wrong)
+
+
+async def wanting_on_loop(_: dict[str, Any], wrong: Wrong) -> Any:
+    """Never be run."""
+    raise AssertionError(wrong)
+
+
+class Own(BaseModel):
+    """Settings of a handler."""
+
+    name: str = "nobody"
+    password: SecretStr
+
+
+def configured(_: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Show that the settings have arrived as their model."""
+    own: Own = context.settings
+    return {"name": own.name, "letters": len(own.password.get_secret_value()), "shown": str(own.password)}
+
+
+async def configured_on_loop(_: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Show it."""
+    return configured(_, context)
+
+
+ON_LOOP: dict[str, Any] = {
+    "lively": lively_on_loop,
+    "stubborn": stubborn_on_loop,
+    "brief": brief_on_loop,
+    "sharing": sharing_on_loop,
+    "wanting": wanting_on_loop,
+    "configured": configured_on_loop,
+}
 BODIES: tuple[Callable[..., Any], ...] = (
     power, echo, nothing, nothing_declared, result, declared, unwritable, raising, refusing, invalid_inside, defective,
-    lively, stubborn, brief, place, shaky,
+    lively, stubborn, brief, place, shaky, sharing, wanting, configured,
 )  # fmt: skip
 
 
@@ -296,10 +374,11 @@ def _on_loop(body: Callable[..., Any]) -> Any:
 
 
 RETRY = Retry(attempts=3, on=OSError, wait=0.001)
+OPTIONS: dict[str, dict[str, Any]] = {"shaky": {"retry": RETRY}, "configured": {"settings": Own}}
 HANDLERS: dict[tuple[str, str], Handler] = {}
 for _body in BODIES:
     _name = _body.__name__
-    _options: dict[str, Any] = {"retry": RETRY} if _body is shaky else {}
+    _options: dict[str, Any] = OPTIONS.get(_name, {})
     HANDLERS["loop", _name] = handler(_name, **_options)(ON_LOOP.get(_name) or _on_loop(_body))
     HANDLERS["thread", _name] = handler(_name, **_options)(_body)
     # At the top of the module, where its process finds it.

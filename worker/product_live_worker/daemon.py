@@ -16,6 +16,7 @@ from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
+from product_live_worker.executors.resources import Resources
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -35,6 +36,7 @@ from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.registry import settings_problems
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
@@ -94,10 +96,11 @@ class Daemon:
         self.loop_lag = 0.0
         self.port = 0
         """Where the ops listener listens."""
-        self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
+        self.resources = Resources()
+        self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.processes = InProcess(on_end=self._process_ended)
         self.executors: dict[str, Executor] = {
-            "loop": OnLoop(),
+            "loop": OnLoop(self.resources),
             "thread": self.threads,
             "process": self.processes,
         }
@@ -351,6 +354,7 @@ async def open_daemon(
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
         daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
         app = create_app(daemon.health, daemon.status, metrics)
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
@@ -378,15 +382,25 @@ def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule
 
 
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
-    """Give what the settings say of each task; raises SettingsError for a handler that is not installed."""
-    missing = [
+    """Give what the settings say of each task.
+
+    Raises SettingsError for a handler that is not installed, and for settings that a handler cannot use.
+    """
+    wrong = [
         f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
         f"installed are {', '.join(sorted(handlers)) or 'none'}"
         for name, section in settings.tasks.items()
         if section.handler is not None and section.handler not in handlers
     ]
-    if missing:
-        raise SettingsError(*missing)
+    for name, section in settings.tasks.items():
+        # A section that bears a task's id alone is matched, and its settings read, when the platform has been asked.
+        if (handler := handlers.get(section.handler or name)) is not None:
+            try:
+                handler.read_settings(section.settings)
+            except SettingsError as error:
+                wrong += settings_problems(name, error)
+    if wrong:
+        raise SettingsError(*wrong)
     return settings.task_settings()
 
 

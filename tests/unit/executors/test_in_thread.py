@@ -12,6 +12,7 @@ import pytest
 from product_live_worker import Handler
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
+from product_live_worker.executors.resources import Resources
 from product_live_worker.model.handler import handler
 from support.contexts import some_work
 
@@ -49,7 +50,7 @@ class Sleeper:
 async def test_a_thread_that_ignores_its_end_is_counted_until_it_ends(error: BaseException | None) -> None:
     """A late thread holds its task's slot as long as it runs, however it ends, and its return is told."""
     returned = anyio.Event()
-    threads = InThread(on_return=returned.set)
+    threads = InThread(Resources(), on_return=returned.set)
     sleeper = Sleeper()
     await sleeper.leave_behind(threads, error=error)
     assert (threads.overdue("sleeper"), threads.overdue("other"), threads.stuck()) == (1, 0, 1)
@@ -61,7 +62,7 @@ async def test_a_thread_that_ignores_its_end_is_counted_until_it_ends(error: Bas
 async def test_late_threads_are_counted_by_task() -> None:
     """One task's late threads take no slot of another's."""
     returns = anyio.Semaphore(0)
-    threads = InThread(on_return=returns.release)
+    threads = InThread(Resources(), on_return=returns.release)
     sleepers = {task: [Sleeper() for _ in range(number)] for task, number in (("a", 1), ("b", 2))}
     for task, several in sleepers.items():
         for sleeper in several:
@@ -75,7 +76,7 @@ async def test_late_threads_are_counted_by_task() -> None:
 
 async def test_a_thread_that_ends_in_time_is_never_counted() -> None:
     """Only what was given up can be late."""
-    threads = InThread(on_return=lambda: pytest.fail("nothing was late"))
+    threads = InThread(Resources(), on_return=lambda: pytest.fail("nothing was late"))
     sleeper = Sleeper()
     async with anyio.create_task_group() as group:
         group.start_soon(threads.run, some_work(sleeper.handler(), "sleeper"))
@@ -87,7 +88,7 @@ async def test_a_thread_that_ends_in_time_is_never_counted() -> None:
 
 async def test_as_many_threads_run_as_tasks_ask_for() -> None:
     """How many run at once is for the tasks' concurrency to say, not for a library's default of forty."""
-    threads = InThread()
+    threads = InThread(Resources())
     sleepers = [Sleeper() for _ in range(45)]
     async with anyio.create_task_group() as group:
         for sleeper in sleepers:
@@ -100,7 +101,7 @@ async def test_as_many_threads_run_as_tasks_ask_for() -> None:
 
 def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
     """When the daemon has left, nobody counts any more, and the thread's end is no error."""
-    threads = InThread(on_return=lambda: pytest.fail("nobody is there to hear it"))
+    threads = InThread(Resources(), on_return=lambda: pytest.fail("nobody is there to hear it"))
     begun = threading.Event()
     wake = threading.Event()
     thread: list[threading.Thread] = []
@@ -126,4 +127,4 @@ def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
 def test_nothing_is_ever_late_on_the_loop() -> None:
     """A coroutine ends when it is cancelled."""
-    assert OnLoop().overdue("any") == 0
+    assert OnLoop(Resources()).overdue("any") == 0

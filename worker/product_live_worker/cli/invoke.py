@@ -29,7 +29,8 @@ def invoke(
     if handler not in installed:
         names = ", ".join(sorted(installed)) or "none"
         raise typer.BadParameter(f"{handler} is not installed; installed are: {names}", param_hint="HANDLER")
-    outcome = anyio.run(run_alone, installed[handler], raw)
+    with errors_told():
+        outcome = anyio.run(run_alone, installed[handler], raw)
     typer.echo(json.dumps({"status": outcome.status.value, "output": outcome.output}, indent=2))
     raise typer.Exit(0 if outcome.status is Status.COMPLETED else 1)
 

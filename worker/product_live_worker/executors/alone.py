@@ -10,6 +10,7 @@ from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.resources import Resources
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.handler import Context, Handler
 from product_live_worker.telemetry.events import About, HandlerFailed
@@ -22,26 +23,34 @@ MAX_OUTPUT = 1_000_000
 async def run_alone(
     handler: Handler, raw: Any, settings: Mapping[str, Any] | None = None, *, execution_id: str = "alone"
 ) -> Outcome:
-    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
+    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
+
+    `settings` is the section of the task's settings; raises SettingsError when the handler cannot use it.
+    """
     processes = InProcess()
-    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread(), "process": processes}
     context = Context(
         execution_id=execution_id,
         task=handler.name,
         deadline=datetime.now(UTC) + timedelta(seconds=handler.timeout),
         log=log_for(task=handler.name, execution=execution_id),
-        settings=settings or {},
+        settings=handler.read_settings(settings or {}),
     )
     said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
-    try:
-        return await perform(
-            executors,
-            handler,
-            raw,
-            context,
-            timeout=handler.timeout,
-            max_output=MAX_OUTPUT,
-            failed=lambda error: log_event(HandlerFailed(**said, error=error)),
-        )
-    finally:
-        await processes.close()
+    async with Resources() as resources:
+        executors: dict[str, Executor] = {
+            "loop": OnLoop(resources),
+            "thread": InThread(resources),
+            "process": processes,
+        }
+        try:
+            return await perform(
+                executors,
+                handler,
+                raw,
+                context,
+                timeout=handler.timeout,
+                max_output=MAX_OUTPUT,
+                failed=lambda error: log_event(HandlerFailed(**said, error=error)),
+            )
+        finally:
+            await processes.close()

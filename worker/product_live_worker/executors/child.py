@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ import anyio
 import anyio.to_thread
 
 from product_live_worker.executors.frames import HEAD, to_json
-from product_live_worker.executors.perform import Work
+from product_live_worker.executors.perform import Call, Work
+from product_live_worker.executors.resources import CLOSING, Resources
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.handler import Context, Handler
 
@@ -39,14 +41,20 @@ def main(parent: int) -> None:
 
 
 async def _serve(pipe: _Pipe) -> None:
-    while (execution := await anyio.to_thread.run_sync(pipe.executions.get)) is not None:
-        pipe.say(do="begun")
-        outcome = await _run(pipe, execution)
-        pipe.end_of_output(execution["mark"])
-        pipe.say(do="end", status=outcome.status.value, output=outcome.output)
+    # There is nobody here whom an opening could hold up; what wants the main thread, as handlers do, has it.
+    async with Resources(in_threads=False) as resources:
+        while (execution := await anyio.to_thread.run_sync(pipe.executions.get)) is not None:
+            pipe.is_busy = True
+            pipe.say(do="begun")
+            outcome = await _run(pipe, execution, resources)
+            pipe.end_of_output(execution["mark"])
+            pipe.is_busy = False
+            pipe.say(do="end", status=outcome.status.value, output=outcome.output)
+    # At once: threads that handlers have left behind would hold the process.
+    os._exit(0)
 
 
-async def _run(pipe: _Pipe, execution: dict[str, Any]) -> Outcome:
+async def _run(pipe: _Pipe, execution: dict[str, Any], resources: Resources) -> Outcome:
     def failed(error: BaseException) -> None:
         pipe.say(do="failed", traceback="".join(traceback.format_exception(error)))
 
@@ -69,14 +77,14 @@ async def _run(pipe: _Pipe, execution: dict[str, Any]) -> Outcome:
     more: dict[str, Any] = {} if is_async else {"call": _at_once}
     context = Context(**context, log=_Log(pipe), keep_checkpoint=keep_checkpoint, **more)
 
-    async def call(argument: Any) -> Any:
-        result = handler.call(argument, context)
+    async def called(call: Call) -> Any:
+        result = call(context)
         return await result if is_async else result
 
     work = Work(
         handler=handler, raw=execution["raw"], context=context, max_output=execution["max_output"], failed=failed
     )
-    return await work.outcome(call)
+    return await work.outcome(called, resources)
 
 
 def find_handler(module: str, name: str) -> Handler:
@@ -103,6 +111,7 @@ class _Pipe:
 
     source: BinaryIO
     sink: BinaryIO
+    is_busy: bool = False
     executions: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _answers: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _saying: threading.Lock = field(default_factory=threading.Lock)
@@ -123,11 +132,17 @@ class _Pipe:
         return pipe
 
     def listen(self) -> None:
-        """Sort what the worker says; where there is no PDEATHSIG, the end of the pipe is the end of the process."""
+        """Sort what the worker says. When it closes the pipe, what is idle closes its resources and ends.
+
+        What is busy then has no worker any more, and ends at once; so it does where there is no PDEATHSIG.
+        """
         with contextlib.suppress(OSError):
             while len(head := self.source.read(HEAD.size)) == HEAD.size:
                 said = pickle.loads(self.source.read(HEAD.unpack(head)[0]))  # noqa: S301 (from the worker)
                 (self._answers if "answer" in said else self.executions).put(said)
+        if not self.is_busy:
+            self.executions.put(None)
+            time.sleep(CLOSING)
         os._exit(0)
 
     def say(self, **said: Any) -> None:

@@ -42,6 +42,8 @@ LAST_WORDS = 1.0
 """Seconds in which what a process has printed must be read once it has ended."""
 REAPED = 2.0
 """Seconds within which a killed process is usually gone; one that is not keeps its slot until it is."""
+CLOSING = 5.0
+"""Seconds that idle processes have at the end to close what they have opened."""
 LONGEST_LINE = 10_000
 PAGE = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
 VERBS: Mapping[str, Callable[[Context, Any], Awaitable[Any]]] = {
@@ -90,6 +92,12 @@ class _Child:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.kill()
+
+    async def dismiss(self) -> None:
+        """Let it end by itself."""
+        assert self.process.stdin is not None  # noqa: S101 (asked for at its start)
+        await self.process.stdin.aclose()
+        await self.process.wait()
 
     async def end(self) -> None:
         """Kill it, and wait until it is gone; one that the kernel does not let go yet is left to it."""
@@ -146,8 +154,13 @@ class InProcess:
                 return Outcome.failed("handler_crashed", _obituary(child))
 
     async def close(self) -> None:
-        """End all processes."""
+        """End all processes; those that wait for an execution may close what they have opened."""
+        idle = [child for children in self._idle.values() for child in children]
         self._idle.clear()
+        with anyio.move_on_after(CLOSING, shield=True):
+            async with anyio.create_task_group() as closing:
+                for child in idle:
+                    closing.start_soon(child.dismiss)
         for child in self._children:
             child.kill()
         for child in tuple(self._children):

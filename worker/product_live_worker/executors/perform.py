@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
 from pydantic import ValidationError
-from pydantic_core.core_schema import ErrorType
 
 from product_live_worker.executors.attempts import attempted
+from product_live_worker.executors.resources import Resources, ResourceUnavailable
 from product_live_worker.model.execution import Outcome
+from product_live_worker.model.explain import explain, shorten
 from product_live_worker.model.handler import Context, Handler, TaskFailed
 
-MESSAGE = 1000
-"""Characters of a failure's message at most."""
+Call = Callable[[Context], Any]
+"""The handler with all that it takes but the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,8 @@ class Work:
     failed: Callable[[BaseException], None]
     """Hears of an exception that escaped the handler."""
 
-    async def outcome(self, call: Callable[[Any], Awaitable[Any]]) -> Outcome:
-        """Validate the input, call the handler with it, validate the output; gives the Outcome.
+    async def outcome(self, call: Callable[[Call], Awaitable[Any]], resources: Resources) -> Outcome:
+        """Validate the input, open what the handler shares, call it, validate the output; gives the Outcome.
 
         Raises nothing but the caller's own cancellation, and KeyboardInterrupt.
         """
@@ -46,7 +47,8 @@ class Work:
             self.failed(error)
             return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
         try:
-            result = await attempted(lambda: call(argument), self.handler.retry, self.context)
+            made = partial(self.handler.call, argument, opened=await resources.of(self.handler, self.context))
+            result = await attempted(lambda: call(made), self.handler.retry, self.context)
         except TaskFailed as refusal:
             return _refused(refusal, self.max_output)
         except anyio.get_cancelled_exc_class() as error:
@@ -58,7 +60,7 @@ class Work:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
             self.failed(error)
-            return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
+            return Outcome.failed("handler_error", _told(error))
         return _completed(self.handler, result, self.max_output)
 
 
@@ -90,14 +92,6 @@ async def perform(
     with anyio.move_on_after(timeout):
         return await executors[handler.isolation].run(work)
     return Outcome.failed("timeout", f"The handler did not end within {round(timeout, 2):g} s and was stopped.")
-
-
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with a value, field by field, without repeating the value: it may be a secret."""
-    problems = error.errors(include_url=False)
-    lines = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {_said(p)}{_found(p)}" for p in problems[:10]]
-    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return _shorten("; ".join(lines) + more)
 
 
 def _completed(handler: Handler, result: Any, max_output: int) -> Outcome:
@@ -136,45 +130,10 @@ def _refused(refusal: TaskFailed, max_output: int) -> Outcome:
     return outcome if fits else Outcome.failed(code, message)
 
 
-_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-
-
-def _found(problem: Any) -> str:
-    if problem["type"] == "missing":
-        return ""
-    value = problem.get("input")
-    if value is None:
-        return " (found nothing)"
-    if value == "":
-        return " (found an empty text)"
-    return f" (found {_KINDS.get(type(value), type(value).__name__)})"
-
-
-_COMPOSED = frozenset({"value_error", "assertion_error", "union_tag_invalid"})
-"""pydantic's own kinds of error whose words may repeat the value; so may those of a kind that it does not know."""
-
-
-def _said(problem: Any) -> str:
-    text: str = problem["msg"]
-    if problem["type"] not in _COMPOSED and problem["type"] in typing.get_args(ErrorType):
-        return text
-    for value in _leaves(problem.get("input")):
-        text = text.replace(repr(value), "…")
-        if len(str(value)) > 3:
-            text = text.replace(str(value), "…")
-    return text
-
-
-def _leaves(value: Any) -> Iterator[str | int | float]:
-    rest = [value]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict):
-            rest.extend(value.values())
-        elif isinstance(value, list):
-            rest.extend(value)
-        elif isinstance(value, str | int | float) and value != "":
-            yield value
+def _told(error: BaseException) -> str:
+    if isinstance(error, ResourceUnavailable) and error.__cause__ is not None:
+        return _sentence(f"The handler's resource {error.args[0]!r} cannot be opened: ", _name(error.__cause__))
+    return _sentence("The handler failed: ", _name(error))
 
 
 def _name(error: BaseException) -> str:
@@ -191,8 +150,4 @@ def _text(value: object) -> str:
 
 
 def _sentence(*parts: object) -> str:
-    return _shorten("".join(_text(part) for part in parts))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MESSAGE else text[: MESSAGE - 1] + "…"
+    return shorten("".join(_text(part) for part in parts))

@@ -14,9 +14,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from product_live_worker.model.handler_settings import read_settings
+from product_live_worker.model.resource import Resource, resource_of
 from product_live_worker.model.retry import Retry
 from product_live_worker.model.task import OnCrash, OnRepeat
 
@@ -88,8 +90,8 @@ class Context:
     deadline: datetime
     """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
     log: Log
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The section `[tasks.<key>.settings]`."""
+    settings: Any = field(default_factory=dict)
+    """The section `[tasks.<key>.settings]`, as the model that the handler asks for, or as a dict."""
     idempotency_key: str = ""
     """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
     checkpoint: Mapping[str, Any] | None = None
@@ -129,6 +131,10 @@ class Handler:
     on_repeat: OnRepeat = "run"
     takes_context: bool = False
     retry: Retry | None = None
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """What its further parameters are opened by."""
+    settings_type: type[BaseModel] | None = None
+    """What `context.settings` is; None is the section as it is."""
     memory_limit: int | None = None
     """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
 
@@ -151,9 +157,13 @@ class Handler:
         """The name of the module in which the function is defined."""
         return str(getattr(self.function, "__module__", ""))
 
-    def call(self, argument: Any, context: Context) -> Any:
-        """Call the function with all that it takes; gives what it gives, a coroutine if it is `async`."""
-        return self.function(argument, context=context) if self.takes_context else self.function(argument)
+    def call(self, argument: Any, context: Context, opened: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """Call the function with all that it takes, its open resources too; gives a coroutine if it is `async`."""
+        return self.function(argument, **({"context": context} if self.takes_context else {}), **opened)
+
+    def read_settings(self, section: Mapping[str, Any]) -> Any:
+        """Give the section `[tasks.<key>.settings]` as the handler wants it; raises SettingsError."""
+        return read_settings(self.settings_type, section)
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -220,11 +230,13 @@ def handler(
     isolation: Literal["process"] | None = None,
     memory_limit: int | str | None = None,
     retry: Retry | None = None,
+    settings: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of the task with the key `name`.
 
     The function's first parameter is a pydantic model (or `dict`), its result a model, `dict` or None. An `async def`
-    runs on the event loop, a `def` in a thread. A parameter called `context` receives the Context.
+    runs on the event loop, a `def` in a thread. A parameter called `context` receives the Context; further ones are
+    annotated with `resource(…)`.
 
     `concurrency`: executions at once. `timeout`: seconds until FAILED with code `timeout`. `explicit`: never matched to
     a task by its key alone, it needs a `[tasks.…]` section. `on_crash`: what becomes of an execution that was running
@@ -241,6 +253,9 @@ def handler(
 
     `retry`: errors after which the function is called again, within the same claim and before its deadline.
 
+    `settings`: a pydantic model that `[tasks.<key>.settings]` is read as, when the worker starts; in a SecretStr,
+    `{ file = "/run/secrets/name" }` is the text of that file. `context.settings` is then of this model.
+
     Raises TypeError for a function or an option that cannot be used.
     """
     if not _is(str, name) or not name.strip():
@@ -252,6 +267,7 @@ def handler(
         on_repeat=on_repeat,
         isolation=isolation,
         retry=retry,
+        settings=settings,
     ):
         raise TypeError(f"handler {name!r}: {problem}")
     memory = None if memory_limit is None else _memory(name, memory_limit)
@@ -259,7 +275,7 @@ def handler(
         raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
 
     def register(function: Callable[..., Any]) -> Handler:
-        input_type, output_type, takes_context = _signature(name, function)
+        input_type, output_type, takes_context, resources = _signature(name, function)
         made = Handler(
             name=name,
             function=function,
@@ -273,6 +289,8 @@ def handler(
             on_repeat=on_repeat,
             takes_context=takes_context,
             retry=retry,
+            resources=resources,
+            settings_type=settings,
             memory_limit=memory,
         )
         if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
@@ -290,7 +308,7 @@ def handler(
 
 
 def _problems(
-    *, concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any, retry: Any
+    *, concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any, retry: Any, settings: Any
 ) -> Iterator[str]:
     if not _is(int, concurrency) or concurrency < 1:
         yield f"concurrency is a whole number from 1; found {concurrency!r}"
@@ -305,6 +323,8 @@ def _problems(
         yield f"isolation is 'process' or left out; found {isolation!r}"
     if not isinstance(retry, Retry | None):
         yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
+    if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        yield f"settings is a pydantic model, as settings=MySettings; found {settings!r}"
 
 
 def _is(kind: Any, value: object) -> bool:
@@ -323,7 +343,7 @@ def _memory(name: str, limit: int | str) -> int:
     return size
 
 
-def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]:
+def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool, dict[str, Resource]]:
     if not callable(function):
         raise TypeError(f"@handler({name!r}) stands above a function; found {function!r}")
     try:
@@ -333,13 +353,16 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]
             f"handler {name!r}: the annotation {error.name!r} cannot be found; define or import it at the top of "
             f"the module, outside of any function and of `if TYPE_CHECKING:`"
         ) from error
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
+    resources = {parameter: found for parameter, hint in hints.items() if (found := resource_of(hint)) is not None}
+    others = {"context", *resources}
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in others]
     if len(parameters) != 1 or parameters[0].kind not in (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     ):
         raise TypeError(
-            f"handler {name!r}: the function takes its input first and, if it wants, `context`; "
+            f"handler {name!r}: the function takes its input first and, if it wants, `context` and parameters "
+            f"annotated with Annotated[…, resource(…)]; "
             f"found {function.__name__}{inspect.signature(function)}"
         )
     context = inspect.signature(function).parameters.get("context")
@@ -348,7 +371,7 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]
         inspect.Parameter.KEYWORD_ONLY,
     ):
         raise TypeError(f"handler {name!r}: `context` is passed by its name; found {inspect.signature(function)}")
-    return hints.get(parameters[0].name, dict), hints.get("return", Any), context is not None
+    return hints.get(parameters[0].name, dict), hints.get("return", Any), context is not None, resources
 
 
 _STRANGE_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})

@@ -39,7 +39,8 @@ class ServedTask:
     on_crash: OnCrash
     watch: float | None = None
     """How often the platform is asked whether a running execution is still wanted; None is never."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Any = field(default_factory=dict)
+    """As the handler wants them: a model of its own, or a dict."""
     platform_timeout: float | None = None
     """How long the platform waits for the outcome, from the claim on; None where it says no limit."""
 
