@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from product_live_handlers.power import power
 from product_live_worker import handler, sandbox
+from product_live_worker.telemetry.events import LoopBlocked
 from support.workers import new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
@@ -115,3 +117,17 @@ async def test_metrics_move_with_the_work(tmp_path: Path) -> None:
         "product_live_worker_budget_limit 50.0",
     ):
         assert line in text
+
+
+async def test_a_blocking_call_in_an_async_handler_is_named_while_it_blocks(tmp_path: Path) -> None:
+    """Whoever blocks the loop stands in the log with the line of the call, and the worker works on afterwards."""
+
+    @handler("blocking")
+    async def blocking(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        while not worker.heard(LoopBlocked):
+            time.sleep(0.01)  # noqa: ASYNC251 (the mistake that is to be noticed)
+
+    async with running_worker([blocking], tmp_path) as worker:
+        (execution,) = await worker.run("blocking", {})
+    assert execution.status == "COMPLETED"
+    assert "blocking (" in worker.heard(LoopBlocked)[0].stack

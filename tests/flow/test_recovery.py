@@ -48,7 +48,10 @@ async def left_behind(
     execution = world.submit(task, {}, time.monotonic())
     identity = world.task_called(task).id
     world.poll(identity, time.monotonic())
-    row = an_execution(id=execution.id, task=task, task_id=identity, input={}, crashes=deaths, **fields)
+    now = time.time()
+    row = an_execution(
+        id=execution.id, task=task, task_id=identity, input={}, crashes=deaths, **{"claimed_at": now, **fields}
+    )
     async with opened(path / "worker.db", platform=url) as journal:
         await in_state(journal, state, row)
     return execution

@@ -160,3 +160,17 @@ async def test_check_names_the_tasks_whose_lost_claims_never_come_back(tmp_path:
     assert "for ever" in line
     assert "(30 s)" in line
     assert "timeoutSeconds (900 s)" in for_a_while.stdout
+
+
+@pytest.mark.parametrize("name", ["run", "check"])
+def test_settings_that_a_handler_cannot_use_are_told_at_start(tmp_path: Path, name: str) -> None:
+    """Each is named as its writer knows it, without any value, and the exit code says that a restart is in vain."""
+    variables = KEY | install(tmp_path / "installed", "support.conforming", "configured_apart")
+    (tmp_path / "worker.toml").write_text(
+        '[tasks.configured.settings]\nnames = "s3cret"\npassword = {file = "/nowhere"}\n'
+    )
+    ended = command(name, "--config", "worker.toml", cwd=tmp_path, **variables)
+    told = ended.stdout + ended.stderr
+    assert (ended.returncode, "Traceback" in told, "s3cret" in told) == (EX_CONFIG, False, False), told
+    assert "tasks.configured.settings.names: there is no such setting; there are name, password" in told
+    assert "tasks.configured.settings.password: the file '/nowhere' cannot be read (No such file" in told

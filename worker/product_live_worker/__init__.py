@@ -1,6 +1,8 @@
 """What a handler's author imports; nothing else is public."""
 
 from product_live_worker.model.handler import Context, Handler, Log, TaskFailed, handler
+from product_live_worker.model.resource import resource
+from product_live_worker.model.retry import Retry
 
-__all__ = ["Context", "Handler", "Log", "TaskFailed", "handler"]
+__all__ = ["Context", "Handler", "Log", "Retry", "TaskFailed", "handler", "resource"]
 __version__ = "0.1.0"

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import anyio
 
 from product_live_worker import __version__
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
-from product_live_worker.executors.perform import Executor
+from product_live_worker.executors.perform import Executor, Work
+from product_live_worker.executors.resources import Resources
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -22,6 +24,7 @@ from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
 from product_live_worker.flow.schedule import Schedule
+from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
 from product_live_worker.model.errors import JournalUnwritable, SettingsError
@@ -33,16 +36,20 @@ from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.registry import settings_problems
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
+from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
     DrainStarted,
     DrainTooShort,
     Emit,
     Event,
+    HandlerProcessEnded,
     StageDied,
     WorkerStarted,
     WorkerStopped,
+    about,
 )
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
@@ -91,8 +98,14 @@ class Daemon:
         self._cut_short: tuple[str, ...] = ()
         self.port = 0
         """Where the ops listener listens."""
-        self.threads = InThread(on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
-        self.executors: dict[str, Executor] = {"loop": OnLoop(), "thread": self.threads}
+        self.resources = Resources()
+        self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
+        self.processes = InProcess(on_end=self._process_ended)
+        self.executors: dict[str, Executor] = {
+            "loop": OnLoop(self.resources),
+            "thread": self.threads,
+            "process": self.processes,
+        }
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
@@ -115,6 +128,9 @@ class Daemon:
             max_crashes=settings.state.max_crashes,
             emit=emit,
         )
+        self.watch = Watch(
+            client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
+        )
         self.health = Health(
             self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
         )
@@ -122,6 +138,7 @@ class Daemon:
             self.health,
             self.schedule,
             self.executors,
+            self.processes,
             __version__,
             settings.api.base_url,
             budget,
@@ -162,6 +179,7 @@ class Daemon:
         yield "catalogue", self.catalogue.run
         yield "lease", self._keep_lease
         yield "recovery", self.recovery.run
+        yield "watch", self.watch.run
         yield "housekeeping", self._keep_house
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
@@ -199,26 +217,28 @@ class Daemon:
         """Measure the loop's lag, and tell systemd only what has been proven."""
         started, told, is_ready = anyio.current_time(), "", False
         fed = started
-        while True:
-            before = anyio.current_time()
-            await anyio.sleep(TICK)
-            now = anyio.current_time()
-            self.loop_lag = max(0.0, now - before - TICK)
-            checks = self.health.ready()
-            text = verdict(checks)
-            if not is_ready and (text == "ok" or now - started > DEGRADED):
-                notifier.ready(text if text == "ok" else f"degraded: {text}")
-                is_ready = True
-            elif text != told:
-                notifier.status(text)
-            told = text
-            if (
-                notifier.watchdog_interval
-                and now - fed >= notifier.watchdog_interval - TICK
-                and all(c.ok for c in self.health.live())
-            ):
-                notifier.alive()
-                fed = now
+        with LoopWatch(self.emit) as watch:
+            while True:
+                before = anyio.current_time()
+                await anyio.sleep(TICK)
+                watch.beat()
+                now = anyio.current_time()
+                self.loop_lag = max(0.0, now - before - TICK)
+                checks = self.health.ready()
+                text = verdict(checks)
+                if not is_ready and (text == "ok" or now - started > DEGRADED):
+                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                    is_ready = True
+                elif text != told:
+                    notifier.status(text)
+                told = text
+                if (
+                    notifier.watchdog_interval
+                    and now - fed >= notifier.watchdog_interval - TICK
+                    and all(c.ok for c in self.health.live())
+                ):
+                    notifier.alive()
+                    fed = now
 
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
@@ -227,6 +247,11 @@ class Daemon:
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
             self.emit(DrainTooShort(drain_seconds=drain, handlers=handlers, advice=long_enough(tasks)))
         self._cut_short = handlers
+
+    def _process_ended(self, work: Work, reason: str) -> None:
+        execution = self.journal.get(work.context.execution_id)
+        if execution is not None:
+            self.emit(HandlerProcessEnded(**about(execution), reason=reason))
 
     def _gauges(self, budget: Budget) -> dict[str, tuple[str, Reading]]:
         tasks = self.catalogue.tasks
@@ -245,6 +270,7 @@ class Daemon:
             "poll_overdue_seconds": ("How long a poll has been due, with capacity and budget.", self.poller.overdue),
             "pickup_delay_bound_seconds": ("The longest wait for a claim by plan.", self.schedule.waits),
             "loop_lag_seconds": ("How late the event loop was last.", lambda: self.loop_lag),
+            "handler_processes": ("Processes of handlers, idle ones included.", self.processes.count),
             "stuck_threads": ("Threads that run on after their deadline.", self.threads.stuck),
         }
 
@@ -335,6 +361,8 @@ async def open_daemon(
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
         daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        await opened.enter_async_context(daemon.resources)
+        opened.push_async_callback(daemon.processes.close)
         app = create_app(daemon.health, daemon.status, metrics)
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
         emit(
@@ -361,15 +389,25 @@ def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule
 
 
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
-    """Give what the settings say of each task; raises SettingsError for a handler that is not installed."""
-    missing = [
+    """Give what the settings say of each task.
+
+    Raises SettingsError for a handler that is not installed, and for settings that a handler cannot use.
+    """
+    wrong = [
         f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
         f"installed are {', '.join(sorted(handlers)) or 'none'}"
         for name, section in settings.tasks.items()
         if section.handler is not None and section.handler not in handlers
     ]
-    if missing:
-        raise SettingsError(*missing)
+    for name, section in settings.tasks.items():
+        # A section that bears a task's id alone is matched, and its settings read, when the platform has been asked.
+        if (handler := handlers.get(section.handler or name)) is not None:
+            try:
+                handler.read_settings(section.settings)
+            except SettingsError as error:
+                wrong += settings_problems(name, error)
+    if wrong:
+        raise SettingsError(*wrong)
     return settings.task_settings()
 
 

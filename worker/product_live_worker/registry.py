@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple
 
-from product_live_worker.model.errors import RegistryError
+from product_live_worker.model.errors import RegistryError, SettingsError
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
 
@@ -78,11 +79,9 @@ def assign(
     but never to one declared `explicit=True`.
     """
     if not sections:
-        matched = {key: h for key, h in handlers.items() if key in tasks and not h.explicit}
-        served = {key: _serve(key, tasks[key], handler, TaskSettings()) for key, handler in matched.items()}
-        return served, () if served else (_nothing(tasks, handlers),)
-    served = {}
-    problems = []
+        return _by_name(tasks, handlers)
+    served: dict[str, ServedTask] = {}
+    problems: list[str] = []
     keys = {identifier: key for key, identifier in tasks.items()}
     for name, section in sections.items():
         key = name if name in tasks else keys.get(name)
@@ -97,20 +96,52 @@ def assign(
         elif key in served:
             problems.append(f"the task {key!r} has two sections, one by its key and one by its id {tasks[key]!r}")
         else:
-            served[key] = _serve(key, tasks[key], handler, section)
+            _add(served, problems, _Match(key, tasks[key], handler, section, name))
     return served, tuple(problems)
 
 
-def _serve(key: str, identifier: str, handler: Handler, section: TaskSettings) -> ServedTask:
-    return ServedTask(
-        id=identifier,
-        key=key,
+def _by_name(
+    tasks: Mapping[str, str], handlers: Mapping[str, Handler]
+) -> tuple[dict[str, ServedTask], tuple[str, ...]]:
+    served: dict[str, ServedTask] = {}
+    problems: list[str] = []
+    for key, handler in handlers.items():
+        if key in tasks and not handler.explicit:
+            _add(served, problems, _Match(key, tasks[key], handler, TaskSettings(), key))
+    return served, tuple(problems) if served or problems else (_nothing(tasks, handlers),)
+
+
+class _Match(NamedTuple):
+    key: str
+    identifier: str
+    handler: Handler
+    section: TaskSettings
+    name: str
+    """What the section is called."""
+
+
+def _add(served: dict[str, ServedTask], problems: list[str], match: _Match) -> None:
+    handler, section = match.handler, match.section
+    try:
+        settings = handler.read_settings(section.settings)
+    except SettingsError as error:
+        problems += settings_problems(match.name, error)
+        return
+    served[match.key] = ServedTask(
+        id=match.identifier,
+        key=match.key,
         handler=handler,
         concurrency=section.concurrency or handler.concurrency,
         timeout=section.timeout or handler.timeout,
         on_crash=section.on_crash or handler.on_crash,
-        settings=section.settings,
+        watch=section.watch,
+        settings=settings,
     )
+
+
+def settings_problems(section: str, error: SettingsError) -> list[str]:
+    """Name the settings of a handler as their writer knows them."""
+    return [f"tasks.{section}.settings.{problem}" for problem in error.problems]
 
 
 def _nothing(tasks: Mapping[str, str], handlers: Mapping[str, Handler]) -> str:

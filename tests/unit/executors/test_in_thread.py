@@ -12,8 +12,9 @@ import pytest
 from product_live_worker import Handler
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
+from product_live_worker.executors.resources import Resources
 from product_live_worker.model.handler import handler
-from support.contexts import a_context
+from support.contexts import some_work
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ class Sleeper:
     async def leave_behind(self, threads: InThread, task: str = "sleeper", error: BaseException | None = None) -> None:
         """Start it, and give it up as soon as it has begun."""
         async with anyio.create_task_group() as group:
-            group.start_soon(threads.run, self.handler(error), {}, a_context(task))
+            group.start_soon(threads.run, some_work(self.handler(error), task))
             await self.begun.wait()
             group.cancel_scope.cancel()
 
@@ -49,7 +50,7 @@ class Sleeper:
 async def test_a_thread_that_ignores_its_end_is_counted_until_it_ends(error: BaseException | None) -> None:
     """A late thread holds its task's slot as long as it runs, however it ends, and its return is told."""
     returned = anyio.Event()
-    threads = InThread(on_return=returned.set)
+    threads = InThread(Resources(), on_return=returned.set)
     sleeper = Sleeper()
     await sleeper.leave_behind(threads, error=error)
     assert (threads.overdue("sleeper"), threads.overdue("other"), threads.stuck()) == (1, 0, 1)
@@ -61,7 +62,7 @@ async def test_a_thread_that_ignores_its_end_is_counted_until_it_ends(error: Bas
 async def test_late_threads_are_counted_by_task() -> None:
     """One task's late threads take no slot of another's."""
     returns = anyio.Semaphore(0)
-    threads = InThread(on_return=returns.release)
+    threads = InThread(Resources(), on_return=returns.release)
     sleepers = {task: [Sleeper() for _ in range(number)] for task, number in (("a", 1), ("b", 2))}
     for task, several in sleepers.items():
         for sleeper in several:
@@ -75,10 +76,10 @@ async def test_late_threads_are_counted_by_task() -> None:
 
 async def test_a_thread_that_ends_in_time_is_never_counted() -> None:
     """Only what was given up can be late."""
-    threads = InThread(on_return=lambda: pytest.fail("nothing was late"))
+    threads = InThread(Resources(), on_return=lambda: pytest.fail("nothing was late"))
     sleeper = Sleeper()
     async with anyio.create_task_group() as group:
-        group.start_soon(threads.run, sleeper.handler(), {}, a_context("sleeper"))
+        group.start_soon(threads.run, some_work(sleeper.handler(), "sleeper"))
         await sleeper.begun.wait()
         assert threads.stuck() == 0
         sleeper.wake.set()
@@ -87,11 +88,11 @@ async def test_a_thread_that_ends_in_time_is_never_counted() -> None:
 
 async def test_as_many_threads_run_as_tasks_ask_for() -> None:
     """How many run at once is for the tasks' concurrency to say, not for a library's default of forty."""
-    threads = InThread()
+    threads = InThread(Resources())
     sleepers = [Sleeper() for _ in range(45)]
     async with anyio.create_task_group() as group:
         for sleeper in sleepers:
-            group.start_soon(threads.run, sleeper.handler(), {}, a_context("sleeper"))
+            group.start_soon(threads.run, some_work(sleeper.handler(), "sleeper"))
         for sleeper in sleepers:
             await sleeper.begun.wait()
         for sleeper in sleepers:
@@ -100,7 +101,7 @@ async def test_as_many_threads_run_as_tasks_ask_for() -> None:
 
 def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
     """When the daemon has left, nobody counts any more, and the thread's end is no error."""
-    threads = InThread(on_return=lambda: pytest.fail("nobody is there to hear it"))
+    threads = InThread(Resources(), on_return=lambda: pytest.fail("nobody is there to hear it"))
     begun = threading.Event()
     wake = threading.Event()
     thread: list[threading.Thread] = []
@@ -113,7 +114,7 @@ def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
     async def leave() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(threads.run, sleep, {}, a_context("sleeper"))
+            group.start_soon(threads.run, some_work(sleep, "sleeper"))
             await anyio.to_thread.run_sync(begun.wait)
             group.cancel_scope.cancel()
 
@@ -126,4 +127,4 @@ def test_a_thread_that_outlives_the_loop_ends_quietly() -> None:
 
 def test_nothing_is_ever_late_on_the_loop() -> None:
     """A coroutine ends when it is cancelled."""
-    assert OnLoop().overdue("any") == 0
+    assert OnLoop(Resources()).overdue("any") == 0

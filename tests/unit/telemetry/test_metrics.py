@@ -143,6 +143,7 @@ def test_the_names_are_the_fixed_ones() -> None:
         "budget_wait_seconds": "histogram",
         "claims_ambiguous_total": "counter",
         "report_conflicts_total": "counter",
+        "handler_processes_ended_total": "counter",
         "last_successful_poll_timestamp_seconds": "gauge",
         "poll_empty_ratio": "gauge",
         "info": "gauge",

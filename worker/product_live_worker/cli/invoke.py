@@ -44,7 +44,8 @@ def invoke(
     section = sections.get(task or handler, TaskSettings())
     chosen = installed[handler]
     chosen = replace(chosen, timeout=section.timeout or chosen.timeout)
-    outcome = anyio.run(run_alone, chosen, raw, section.settings)
+    with errors_told():
+        outcome = anyio.run(run_alone, chosen, raw, section.settings)
     typer.echo(json.dumps({"status": outcome.status.value, "output": outcome.output}, indent=2))
     raise typer.Exit(0 if outcome.status is Status.COMPLETED else 1)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.resources import Resources
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.handler import Context, Handler
 from product_live_worker.telemetry.events import About, HandlerFailed
@@ -26,24 +28,36 @@ async def run_alone(
     execution_id: str = "alone",
     adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
-    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported."""
-    executors: dict[str, Executor] = {"loop": OnLoop(), "thread": InThread()}
+    """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
+
+    `settings` is the section of the task's settings; raises SettingsError when the handler cannot use it.
+    """
+    processes = InProcess()
     context = Context(
         execution_id=execution_id,
         task=handler.name,
         deadline=datetime.now(UTC) + timedelta(seconds=handler.timeout),
         log=log_for(task=handler.name, execution=execution_id),
-        settings=settings or {},
+        settings=handler.read_settings(settings or {}),
     )
     # Whoever runs it may know better where checkpoints and log lines go.
     context = adapt(context)
     said: About = {"task": handler.name, "execution": execution_id, "correlation": None}
-    return await perform(
-        executors,
-        handler,
-        raw,
-        context,
-        timeout=handler.timeout,
-        max_output=MAX_OUTPUT,
-        failed=lambda error: log_event(HandlerFailed(**said, error=error)),
-    )
+    async with Resources() as resources:
+        executors: dict[str, Executor] = {
+            "loop": OnLoop(resources),
+            "thread": InThread(resources),
+            "process": processes,
+        }
+        try:
+            return await perform(
+                executors,
+                handler,
+                raw,
+                context,
+                timeout=handler.timeout,
+                max_output=MAX_OUTPUT,
+                failed=lambda error: log_event(HandlerFailed(**said, error=error)),
+            )
+        finally:
+            await processes.close()

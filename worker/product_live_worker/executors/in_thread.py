@@ -13,7 +13,10 @@ import anyio.from_thread
 import anyio.to_thread
 
 if TYPE_CHECKING:
-    from product_live_worker.model.handler import Context, Handler
+    from product_live_worker.executors.perform import Call, Work
+    from product_live_worker.executors.resources import Resources
+    from product_live_worker.model.execution import Outcome
+    from product_live_worker.model.handler import Context
 
 
 @dataclass(eq=False)
@@ -26,19 +29,23 @@ class _Call:
 class InThread:
     """Threads, as many as the tasks' concurrency asks for."""
 
-    def __init__(self, on_return: Callable[[], None] = lambda: None) -> None:
-        """`on_return` is called on the loop when an overdue thread has ended after all."""
+    def __init__(self, resources: Resources, on_return: Callable[[], None] = lambda: None) -> None:
+        """`resources` are what handlers share; `on_return` is called when an overdue thread has ended after all."""
+        self._resources = resources
         # anyio's own limiter stops at 40 threads; how many may run is for the tasks' concurrency to say.
         self._threads = anyio.CapacityLimiter(math.inf)
         self._on_return = on_return
         self._overdue: set[_Call] = set()
         self._lock = threading.Lock()
 
-    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
-        """Give the handler's result; when the caller is cancelled, the thread is left behind and counted."""
-        call = _Call(context.task)
+    async def run(self, work: Work) -> Outcome:
+        """Give the handler's Outcome; when the caller is cancelled, the thread is left behind and counted."""
         # In a thread, the verbs of the context are ordinary calls that end when the loop has done them.
-        context = replace(context, call=anyio.from_thread.run)
+        context = replace(work.context, call=anyio.from_thread.run)
+        return await work.outcome(lambda made: self._call(made, context), self._resources)
+
+    async def _call(self, made: Call, context: Context) -> Any:
+        call = _Call(context.task)
 
         def work() -> Any:
             with self._lock:
@@ -46,7 +53,7 @@ class InThread:
                     return None
                 call.runs = True
             try:
-                return handler(argument, context=context) if handler.takes_context else handler(argument)
+                return made(context)
             except GeneratorExit as error:
                 # Thrown into a coroutine it would close all that wait, up to the daemon.
                 raise RuntimeError("the handler raised GeneratorExit") from error

@@ -4,32 +4,77 @@ from __future__ import annotations
 
 import json
 import math
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
 from pydantic import ValidationError
-from pydantic_core.core_schema import ErrorType
 
+from product_live_worker.executors.attempts import attempted
+from product_live_worker.executors.resources import Resources, ResourceUnavailable
 from product_live_worker.model.execution import Outcome
+from product_live_worker.model.explain import explain, shorten
 from product_live_worker.model.handler import Context, Handler, TaskFailed
 
-MESSAGE = 1000
-"""Characters of a failure's message at most."""
+Call = Callable[[Context], Any]
+"""The handler with all that it takes but the context."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an executor is given: a handler, the input as the platform sent it, and the context."""
+
+    handler: Handler
+    raw: Any
+    context: Context
+    max_output: int
+    """Bytes of JSON."""
+    failed: Callable[[BaseException], None]
+    """Hears of an exception that escaped the handler."""
+
+    async def outcome(self, call: Callable[[Call], Awaitable[Any]], resources: Resources) -> Outcome:
+        """Validate the input, open what the handler shares, call it, validate the output; gives the Outcome.
+
+        Raises nothing but the caller's own cancellation, and KeyboardInterrupt.
+        """
+        try:
+            argument = self.handler.read_input(self.raw)
+        except ValidationError as error:
+            return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
+        except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
+            self.failed(error)
+            return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
+        try:
+            made = partial(self.handler.call, argument, opened=await resources.of(self.handler, self.context))
+            result = await attempted(lambda: call(made), self.handler.retry, self.context)
+        except TaskFailed as refusal:
+            return _refused(refusal, self.max_output)
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            self.failed(error)
+            return Outcome.failed("handler_error", "The handler ended by a cancellation of its own.")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
+            self.failed(error)
+            return Outcome.failed("handler_error", _told(error))
+        return _completed(self.handler, result, self.max_output)
 
 
 class Executor(Protocol):
     """A way to run handlers."""
 
-    async def run(self, handler: Handler, argument: Any, context: Context) -> Any:
-        """Give the handler's result, or raise what it raises."""
+    async def run(self, work: Work) -> Outcome:
+        """Run the handler and give its Outcome; when the caller is cancelled, so is the handler, if it can be."""
 
     def overdue(self, task: str) -> int:
         """Count the task's calls that run on although they were given up."""
 
 
-async def perform(  # noqa: PLR0911 (each return is one way to end)
+async def perform(
     executors: Mapping[str, Executor],
     handler: Handler,
     raw: Any,
@@ -39,43 +84,14 @@ async def perform(  # noqa: PLR0911 (each return is one way to end)
     max_output: int,
     failed: Callable[[BaseException], None],
 ) -> Outcome:
-    """Validate the input, run the handler within `timeout` seconds, validate the output; gives the Outcome.
+    """Run the handler on its raw input, within `timeout` seconds, in the way it asks for; gives the Outcome.
 
     Raises nothing but the caller's own cancellation. `failed` hears of an exception that escaped the handler.
     """
-    try:
-        argument = handler.read_input(raw)
-    except ValidationError as error:
-        return Outcome.failed("invalid_input", "The input cannot be used: " + explain(error))
-    except Exception as error:  # noqa: BLE001 (a defect of a validator in the handler's own model)
-        failed(error)
-        return Outcome.failed("handler_error", f"The handler failed to read its input: {type(error).__name__}")
-    try:
-        with anyio.move_on_after(timeout) as deadline:
-            result = await executors[handler.isolation].run(handler, argument, context)
-    except TaskFailed as refusal:
-        return _refused(refusal, max_output)
-    except anyio.get_cancelled_exc_class() as error:
-        if anyio.current_effective_deadline() == -math.inf:
-            raise
-        failed(error)
-        return Outcome.failed("handler_error", "The handler ended by a cancellation of its own.")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 (whatever a handler raises, sys.exit() too, is its outcome)
-        failed(error)
-        return Outcome.failed("handler_error", _sentence("The handler failed: ", _name(error)))
-    if deadline.cancelled_caught:
-        return Outcome.failed("timeout", f"The handler did not end within {timeout:g} s and was stopped.")
-    return _completed(handler, result, max_output)
-
-
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with a value, field by field, without repeating the value: it may be a secret."""
-    problems = error.errors(include_url=False)
-    lines = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {_said(p)}{_found(p)}" for p in problems[:10]]
-    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return _shorten("; ".join(lines) + more)
+    work = Work(handler=handler, raw=raw, context=context, max_output=max_output, failed=failed)
+    with anyio.move_on_after(timeout):
+        return await executors[handler.isolation].run(work)
+    return Outcome.failed("timeout", f"The handler did not end within {round(timeout, 2):g} s and was stopped.")
 
 
 def _completed(handler: Handler, result: Any, max_output: int) -> Outcome:
@@ -114,45 +130,10 @@ def _refused(refusal: TaskFailed, max_output: int) -> Outcome:
     return outcome if fits else Outcome.failed(code, message)
 
 
-_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-
-
-def _found(problem: Any) -> str:
-    if problem["type"] == "missing":
-        return ""
-    value = problem.get("input")
-    if value is None:
-        return " (found nothing)"
-    if value == "":
-        return " (found an empty text)"
-    return f" (found {_KINDS.get(type(value), type(value).__name__)})"
-
-
-_COMPOSED = frozenset({"value_error", "assertion_error", "union_tag_invalid"})
-"""pydantic's own kinds of error whose words may repeat the value; so may those of a kind that it does not know."""
-
-
-def _said(problem: Any) -> str:
-    text: str = problem["msg"]
-    if problem["type"] not in _COMPOSED and problem["type"] in typing.get_args(ErrorType):
-        return text
-    for value in _leaves(problem.get("input")):
-        text = text.replace(repr(value), "…")
-        if len(str(value)) > 3:
-            text = text.replace(str(value), "…")
-    return text
-
-
-def _leaves(value: Any) -> Iterator[str | int | float]:
-    rest = [value]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict):
-            rest.extend(value.values())
-        elif isinstance(value, list):
-            rest.extend(value)
-        elif isinstance(value, str | int | float) and value != "":
-            yield value
+def _told(error: BaseException) -> str:
+    if isinstance(error, ResourceUnavailable) and error.__cause__ is not None:
+        return _sentence(f"The handler's resource {error.args[0]!r} cannot be opened: ", _name(error.__cause__))
+    return _sentence("The handler failed: ", _name(error))
 
 
 def _name(error: BaseException) -> str:
@@ -169,8 +150,4 @@ def _text(value: object) -> str:
 
 
 def _sentence(*parts: object) -> str:
-    return _shorten("".join(_text(part) for part in parts))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MESSAGE else text[: MESSAGE - 1] + "…"
+    return shorten("".join(_text(part) for part in parts))

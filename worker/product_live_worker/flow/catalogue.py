@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import anyio
 
@@ -12,7 +13,7 @@ from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import OnCrash, ServedTask, TaskSettings
 from product_live_worker.product_live.client import Client
 from product_live_worker.registry import assign
-from product_live_worker.telemetry.events import Emit, TasksServed
+from product_live_worker.telemetry.events import Emit, TasksServed, TimeoutShortened
 
 REFRESH = 600.0
 """Seconds between two looks at the account's tasks; it costs a request or two of five hundred."""
@@ -71,7 +72,9 @@ class Catalogue:
 
     async def _refresh(self) -> None:
         definitions = await self._client.list_tasks()
-        served, problems = assign({task.key: task.id for task in definitions}, self._handlers, self._sections)
+        assigned, problems = assign({task.key: task.id for task in definitions}, self._handlers, self._sections)
+        waits = {task.key: task.longest_wait for task in definitions}
+        served = {key: replace(task, platform_timeout=waits[key]) for key, task in assigned.items()}
         first = not self.loaded.is_set()
         if first or (served, problems) != (self.tasks, self.problems):
             self.tasks.clear()
@@ -80,4 +83,7 @@ class Catalogue:
             self._on_change()
             tasks = tuple((task.key, task.handler.name) for task in served.values())
             self._emit(TasksServed(platform=self._platform, tasks=tasks, problems=problems))
+            for task in served.values():
+                if task.longest < task.timeout:
+                    self._emit(TimeoutShortened(task=task.key, wanted_seconds=task.timeout, seconds=task.longest))
         self.loaded.set()

@@ -26,6 +26,7 @@ LOOK_AGAIN = 2.0
 """Seconds between two looks at an execution that another worker runs."""
 TRY_AGAIN = 0.2
 """Seconds at least between two attempts to write while the disk refuses."""
+TOO_LATE = "The handler was not started: of the {limit:g} s that the platform waits, {waited:.0f} s had passed already."
 CANCELLED = "The worker was stopped before the handler ended."
 
 
@@ -72,6 +73,11 @@ class Dispatcher:
     def stop(self) -> None:
         """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
         self._intake.cancel()
+
+    def cancel(self, execution_id: str) -> None:
+        """End one that runs; what becomes of its row is decided already."""
+        if (scope := self._running.get(execution_id)) is not None:
+            scope.cancel()
 
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
@@ -123,10 +129,14 @@ class Dispatcher:
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
 
     async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+        waited = time.time() - execution.claimed_at
+        timeout = task.may_run(waited)
+        if timeout <= 0:
+            return Outcome.failed("timeout", TOO_LATE.format(limit=task.platform_timeout, waited=waited))
         context = Context(
             execution_id=execution.id,
             task=task.key,
-            deadline=datetime.now(UTC) + timedelta(seconds=task.timeout),
+            deadline=datetime.now(UTC) + timedelta(seconds=timeout),
             log=self._log_for(execution),
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
@@ -138,7 +148,7 @@ class Dispatcher:
             task.handler,
             execution.input,
             context,
-            timeout=task.timeout,
+            timeout=timeout,
             max_output=self._max_output,
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )

@@ -11,7 +11,7 @@ import anyio
 from product_live_worker.flow.backoff import Outage, delay
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable, PlatformError, RequestRefused
-from product_live_worker.model.execution import FINAL_ELSEWHERE, Execution, Outcome
+from product_live_worker.model.execution import ENDED_ALREADY, FINAL_ELSEWHERE, Execution, Outcome
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -83,7 +83,7 @@ class Recovery:
     async def _recover(self, execution: Execution) -> str:
         task = self._tasks.get(execution.task)
         if await self._is_over(execution):
-            await self._journal.close(execution, "the platform had ended it already")
+            await self._journal.close(execution, ENDED_ALREADY)
             return "closed"
         if task is None or task.on_crash == "fail":
             await self._journal.settle(execution, Outcome.failed("worker_restarted", RESTARTED))

@@ -50,6 +50,10 @@ FINAL_ELSEWHERE = frozenset(
 """Statuses of the platform's engine after which nobody waits for a result (Conductor, Task.java)."""
 
 
+ENDED_ALREADY = "the platform had ended it already"
+"""Why such an execution is closed without a report."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an execution ended; once settled it never changes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +14,21 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from product_live_worker.model.handler_settings import read_settings
+from product_live_worker.model.resource import Resource, resource_of
+from product_live_worker.model.retry import Retry
 from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
 
-Isolation = Literal["loop", "thread"]
+Isolation = Literal["loop", "thread", "process"]
+
+SMALLEST_MEMORY = 100_000_000
+_SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
@@ -84,8 +91,8 @@ class Context:
     """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
     log: Log
     """Writes lines that carry the execution's id."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The section `[tasks.<key>.settings]`."""
+    settings: Any = field(default_factory=dict)
+    """The section `[tasks.<key>.settings]`, as the model that the handler asks for, or as a dict."""
     idempotency_key: str = ""
     """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
     checkpoint: Mapping[str, Any] | None = None
@@ -124,6 +131,13 @@ class Handler:
     on_crash: OnCrash = "fail"
     on_repeat: OnRepeat = "run"
     takes_context: bool = False
+    retry: Retry | None = None
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """What its further parameters are opened by."""
+    settings_type: type[BaseModel] | None = None
+    """What `context.settings` is; None is the section as it is."""
+    memory_limit: int | None = None
+    """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -133,6 +147,24 @@ class Handler:
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether a call gives a coroutine."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def module(self) -> str:
+        """The name of the module in which the function is defined."""
+        return str(getattr(self.function, "__module__", ""))
+
+    def call(self, argument: Any, context: Context, opened: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """Call the function with all that it takes, its open resources too; gives a coroutine if it is `async`."""
+        return self.function(argument, **({"context": context} if self.takes_context else {}), **opened)
+
+    def read_settings(self, section: Mapping[str, Any]) -> Any:
+        """Give the section `[tasks.<key>.settings]` as the handler wants it; raises SettingsError."""
+        return read_settings(self.settings_type, section)
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -196,11 +228,16 @@ def handler(
     explicit: bool = False,
     on_crash: OnCrash = "fail",
     on_repeat: OnRepeat = "run",
+    isolation: Literal["process"] | None = None,
+    memory_limit: int | str | None = None,
+    retry: Retry | None = None,
+    settings: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of the task with the key `name`.
 
     The function's first parameter is a pydantic model (or `dict`), its result a model, `dict` or None. An `async def`
-    runs on the event loop, a `def` in a thread. A parameter called `context` receives the Context.
+    runs on the event loop, a `def` in a thread. A parameter called `context` receives the Context; further ones are
+    annotated with `resource(…)`.
 
     `concurrency`: executions at once. `timeout`: seconds until FAILED with code `timeout`. `explicit`: never matched to
     a task by its key alone, it needs a `[tasks.…]` section. `on_crash`: what becomes of an execution that was running
@@ -210,37 +247,58 @@ def handler(
     waits for it while it runs, "refuse" fails it with code `repeated` in both cases. Equal turns of a loop inside one
     job have the same key too.
 
+    `isolation="process"`: run the function, `def` or `async def`, in a process of its own, which is killed when it is
+    late and whose crash is FAILED with code `handler_crashed`. It imports the module that the function is in, so the
+    handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
+    bytes; above, it is killed (on Linux, where the worker can see it).
+
+    `retry`: errors after which the function is called again, within the same claim and before its deadline.
+
+    `settings`: a pydantic model that `[tasks.<key>.settings]` is read as, when the worker starts; in a SecretStr,
+    `{ file = "/run/secrets/name" }` is the text of that file. `context.settings` is then of this model.
+
     Raises TypeError for a function or an option that cannot be used.
     """
     if not _is(str, name) or not name.strip():
         raise TypeError(f"@handler needs the task's key as a text, as in @handler('power'); found {name!r}")
-    if not _is(int, concurrency) or concurrency < 1:
-        raise TypeError(f"handler {name!r}: concurrency is a whole number from 1; found {concurrency!r}")
-    if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
-        raise TypeError(
-            f"handler {name!r}: timeout is a number of seconds above 0, at most {LONGEST_TIMEOUT:.0f} (ten years); "
-            f"found {timeout!r}"
-        )
-    if on_crash not in typing.get_args(OnCrash):
-        raise TypeError(f"handler {name!r}: on_crash is 'fail' or 'rerun'; found {on_crash!r}")
-    if on_repeat not in typing.get_args(OnRepeat):
-        raise TypeError(f"handler {name!r}: on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}")
+    for problem in _problems(
+        concurrency=concurrency,
+        timeout=timeout,
+        on_crash=on_crash,
+        on_repeat=on_repeat,
+        isolation=isolation,
+        retry=retry,
+        settings=settings,
+    ):
+        raise TypeError(f"handler {name!r}: {problem}")
+    memory = None if memory_limit is None else _memory(name, memory_limit)
+    if memory is not None and isolation is None:
+        raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
 
     def register(function: Callable[..., Any]) -> Handler:
-        input_type, output_type, takes_context = _signature(name, function)
+        input_type, output_type, takes_context, resources = _signature(name, function)
         made = Handler(
             name=name,
             function=function,
             input_type=input_type,
             output_type=output_type,
-            isolation="loop" if inspect.iscoroutinefunction(function) else "thread",
+            isolation=isolation or ("loop" if inspect.iscoroutinefunction(function) else "thread"),
             concurrency=concurrency,
             timeout=float(timeout),
             explicit=explicit,
             on_crash=on_crash,
             on_repeat=on_repeat,
             takes_context=takes_context,
+            retry=retry,
+            resources=resources,
+            settings_type=settings,
+            memory_limit=memory,
         )
+        if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
+            raise TypeError(
+                f"handler {name!r}: with isolation='process' the function stands at the top of a module, where its own "
+                f"process can import it"
+            )
         try:
             made.prepare()
         except PydanticUserError as error:
@@ -250,12 +308,43 @@ def handler(
     return register
 
 
+def _problems(
+    *, concurrency: Any, timeout: Any, on_crash: Any, on_repeat: Any, isolation: Any, retry: Any, settings: Any
+) -> Iterator[str]:
+    if not _is(int, concurrency) or concurrency < 1:
+        yield f"concurrency is a whole number from 1; found {concurrency!r}"
+    if not _is(int | float, timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
+        longest = f"{LONGEST_TIMEOUT:.0f} (ten years)"
+        yield f"timeout is a number of seconds above 0, at most {longest}; found {timeout!r}"
+    if on_crash not in typing.get_args(OnCrash):
+        yield f"on_crash is 'fail' or 'rerun'; found {on_crash!r}"
+    if on_repeat not in typing.get_args(OnRepeat):
+        yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
+    if isolation not in (None, "process"):
+        yield f"isolation is 'process' or left out; found {isolation!r}"
+    if not isinstance(retry, Retry | None):
+        yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
+    if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        yield f"settings is a pydantic model, as settings=MySettings; found {settings!r}"
+
+
 def _is(kind: Any, value: object) -> bool:
     # Who writes a handler may not check types, and True is not the number 1.
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]:
+def _memory(name: str, limit: int | str) -> int:
+    match = re.fullmatch(r"([0-9]+) ?(kB|MB|GB)?", str(limit).strip(), re.IGNORECASE)
+    size = int(match[1]) * _SIZES[(match[2] or "").lower()] if match and _is(int | str, limit) else 0
+    if size < SMALLEST_MEMORY:
+        raise TypeError(
+            f"handler {name!r}: memory_limit is a number of bytes, or a text such as '512MB' or '2GB', of at least "
+            f"{SMALLEST_MEMORY // 1_000_000}MB, which a process takes for itself; found {limit!r}"
+        )
+    return size
+
+
+def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool, dict[str, Resource]]:
     if not callable(function):
         raise TypeError(f"@handler({name!r}) stands above a function; found {function!r}")
     try:
@@ -265,13 +354,16 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]
             f"handler {name!r}: the annotation {error.name!r} cannot be found; define or import it at the top of "
             f"the module, outside of any function and of `if TYPE_CHECKING:`"
         ) from error
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "context"]
+    resources = {parameter: found for parameter, hint in hints.items() if (found := resource_of(hint)) is not None}
+    others = {"context", *resources}
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in others]
     if len(parameters) != 1 or parameters[0].kind not in (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     ):
         raise TypeError(
-            f"handler {name!r}: the function takes its input first and, if it wants, `context`; "
+            f"handler {name!r}: the function takes its input first and, if it wants, `context` and parameters "
+            f"annotated with Annotated[…, resource(…)]; "
             f"found {function.__name__}{inspect.signature(function)}"
         )
     context = inspect.signature(function).parameters.get("context")
@@ -280,7 +372,7 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool]
         inspect.Parameter.KEYWORD_ONLY,
     ):
         raise TypeError(f"handler {name!r}: `context` is passed by its name; found {inspect.signature(function)}")
-    return hints.get(parameters[0].name, dict), hints.get("return", Any), context is not None
+    return hints.get(parameters[0].name, dict), hints.get("return", Any), context is not None, resources
 
 
 _STRANGE_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 OnCrash = Literal["fail", "rerun"]
 OnRepeat = Literal["run", "adopt", "refuse"]
 
+REPORTING = 10.0
+"""Seconds kept of the platform's own timeout for the report; of a short one, a fifth."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
@@ -20,6 +23,7 @@ class TaskSettings:
     concurrency: int | None = None
     timeout: float | None = None
     on_crash: OnCrash | None = None
+    watch: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -33,4 +37,21 @@ class ServedTask:
     concurrency: int
     timeout: float
     on_crash: OnCrash
-    settings: dict[str, Any] = field(default_factory=dict)
+    watch: float | None = None
+    """How often the platform is asked whether a running execution is still wanted; None is never."""
+    settings: Any = field(default_factory=dict)
+    """As the handler wants them: a model of its own, or a dict."""
+    platform_timeout: float | None = None
+    """How long the platform waits for the outcome, from the claim on; None where it says no limit."""
+
+    @property
+    def longest(self) -> float:
+        """How long a handler may run that starts right after its claim."""
+        return self.may_run(0.0)
+
+    def may_run(self, since_claim: float) -> float:
+        """Give how long a handler may run that starts so long after its claim; 0 or less is not at all."""
+        if self.platform_timeout is None:
+            return self.timeout
+        margin = min(REPORTING, self.platform_timeout / 5)
+        return min(self.timeout, self.platform_timeout - margin - max(0.0, since_claim))

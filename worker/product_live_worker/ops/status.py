@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.perform import Executor
 from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.model.execution import Execution, State
@@ -26,6 +27,7 @@ class Status:
     health: Health
     schedule: Schedule
     executors: Mapping[str, Executor]
+    processes: InProcess
     version: str
     platform: str
     budget: Budget
@@ -52,6 +54,7 @@ class Status:
                 "window_seconds": self.budget.window,
             },
             "tasks": self._tasks(),
+            "handler_processes": self.processes.count(),
             "executions": self._executions(),
         }
 
@@ -67,7 +70,7 @@ class Status:
                 "concurrency": task.concurrency,
                 "in_hand": journal.in_hand(task.key),
                 "overdue_threads": self.executors[task.handler.isolation].overdue(task.key),
-                "timeout_seconds": task.timeout,
+                "timeout_seconds": task.longest,
                 "on_crash": task.on_crash,
                 "next_poll": self._next_poll(task.key, plans[task.key], now),
                 "pickup_delay_expected_seconds": round(self.schedule.interval(task.key) / 2, 3),

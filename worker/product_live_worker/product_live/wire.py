@@ -69,6 +69,12 @@ class Task(_Wire):
     input_keys: Annotated[tuple[InputKey, ...], BeforeValidator(lambda found: found or ())] = ()
     output_keys: Annotated[tuple[InputKey, ...], BeforeValidator(lambda found: found or ())] = ()
 
+    @property
+    def longest_wait(self) -> float | None:
+        """How long the platform waits for an outcome: both of its timeouts count from the poll; 0 is no limit."""
+        limits = [limit for limit in (self.response_timeout_seconds, self.timeout_seconds) if limit and limit > 0]
+        return min(limits, default=None)
+
 
 class TaskDraft(_Wire):
     """What a task is created from, or replaced by: all that its author may say. None is not sent."""

@@ -102,6 +102,7 @@ class Task(_Section):
     concurrency: Annotated[Count | None, allow(COUNT)] = None
     timeout: Annotated[Positive | None, allow(f"{DURATION}; above 0, at most 3650d")] = None
     on_crash: Annotated[OnCrash | None, allow('"fail" or "rerun"')] = None
+    watch: Annotated[Positive | None, allow(f"{DURATION}; above 0, at most 3650d")] = None
     settings: Annotated[dict[str, Any], allow("a section of values for the handler")] = Field(default_factory=dict)
 
 

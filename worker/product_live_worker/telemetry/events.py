@@ -45,6 +45,15 @@ class DrainTooShort(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutShortened(Event):
+    """The platform gives a task's executions up before their handler's own timeout; the handler gets less."""
+
+    task: str
+    wanted_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainStarted(Event):
     """Nothing more is claimed; what runs has `seconds` to end."""
 
@@ -67,6 +76,14 @@ class StageDied(Event):
 
     stage: str
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """Something holds the event loop, and with it everything: `where` it is just now, and how it came there."""
+
+    where: str
+    stack: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +183,20 @@ class HandlerFailed(ExecutionEvent):
     """A handler raised something else than TaskFailed."""
 
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerProcessEnded(ExecutionEvent):
+    """A handler's process has ended, or was ended, in the middle of an execution: crash, memory, late, cancelled."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionUnwanted(ExecutionEvent):
+    """The platform had ended an execution that still ran: its job was cancelled or timed out. Its handler is ended."""
+
+    status: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

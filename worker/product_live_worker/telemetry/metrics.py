@@ -39,6 +39,9 @@ class Metrics:
         self._budget_wait = self._histogram("budget_wait_seconds", "How long requests waited for a slot.", "purpose")
         self._ambiguous = self._counter("claims_ambiguous_total", "Polls that may have claimed what never arrived.")
         self._conflicts = self._counter("report_conflicts_total", "Reports to which the platform had another status.")
+        self._processes_ended = self._counter(
+            "handler_processes_ended_total", "Handlers' processes that ended during an execution.", "task", "reason"
+        )
         self._last_poll = self._gauge("last_successful_poll_timestamp_seconds", "When a poll last got an answer.")
         self._gauge("info", "The worker's version.", "version").labels(version).set(1)
 
@@ -92,6 +95,10 @@ class Metrics:
     @_count.register
     def _(self, event: events.ReportConflicted) -> None:
         self._conflicts.inc()
+
+    @_count.register
+    def _(self, event: events.HandlerProcessEnded) -> None:
+        self._processes_ended.labels(event.task, event.reason).inc()
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, meaning, labels, registry=self._registry)
