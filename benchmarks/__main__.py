@@ -27,6 +27,7 @@ from benchmarks.scenarios import (
     startup,
     two_strangers,
     virtual,
+    waiting,
 )
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -47,6 +48,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
     {"virtual": virtual.run},
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},
+    {"waiting": waiting.run},
     {"startup": startup.run},
 )
 NAMES = [name for group in GROUPS for name in group]
