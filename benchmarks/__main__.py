@@ -28,6 +28,7 @@ from benchmarks.scenarios import (
     startup,
     two_strangers,
     virtual,
+    waiting,
 )
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -49,6 +50,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},
     {"journal-million": journal_million.run},
+    {"waiting": waiting.run},
     {"startup": startup.run},
 )
 NAMES = [name for group in GROUPS for name in group]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +13,7 @@ from benchmarks.figures import Report, Row
 from benchmarks.peers.lingering import NAME, install
 from benchmarks.platform import open_platform
 from benchmarks.scale import Scale
-from benchmarks.worker import open_worker
+from benchmarks.worker import Worker, open_worker
 
 SIZES = (1, 100, 10_000)
 SECONDS = 10.0
@@ -40,6 +42,17 @@ async def run(scale: Scale) -> Report:
 
 
 async def _cost(scale: Scale, size: int) -> tuple[int, float, float, float]:
+    async with open_waiting(scale, size) as (worker, claimed):
+        used, lag = worker.process.cpu(), 0.0
+        for _ in range(int(SECONDS)):
+            await anyio.sleep(1)
+            lag = max(lag, await worker.metric("loop_lag_seconds"))
+        return claimed, worker.process.memory(), (worker.process.cpu() - used) * 60 / SECONDS, lag
+
+
+@asynccontextmanager
+async def open_waiting(scale: Scale, size: int) -> AsyncIterator[tuple[Worker, int]]:
+    """Give a worker in which so many handlers wait, and how many of them it has claimed in time."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         async with (
@@ -62,8 +75,4 @@ async def _cost(scale: Scale, size: int) -> tuple[int, float, float, float]:
                     await anyio.sleep(0.5)
             claimed = int(await worker.metric(f'executions_in_flight{{task="{NAME}"}}'))
             await anyio.sleep(1)
-            used, lag = worker.process.cpu(), 0.0
-            for _ in range(int(SECONDS)):
-                await anyio.sleep(1)
-                lag = max(lag, await worker.metric("loop_lag_seconds"))
-            return claimed, worker.process.memory(), (worker.process.cpu() - used) * 60 / SECONDS, lag
+            yield worker, claimed
