@@ -1,6 +1,7 @@
 """What a handler's author imports; nothing else is public."""
 
-from product_live_worker.model.handler import Context, Handler, Log, TaskFailed, handler
+from product_live_worker.model.context import Context, Log
+from product_live_worker.model.handler import Handler, TaskFailed, handler
 from product_live_worker.model.resource import resource
 from product_live_worker.model.retry import Retry
 

@@ -27,9 +27,10 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
+from product_live_worker.model.context import Log
 from product_live_worker.model.errors import JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
-from product_live_worker.model.handler import Handler, Log
+from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.server import create_app

@@ -11,8 +11,9 @@ from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.executors.resources import Resources
+from product_live_worker.model.context import Context
 from product_live_worker.model.execution import Outcome
-from product_live_worker.model.handler import Context, Handler
+from product_live_worker.model.handler import Handler
 from product_live_worker.telemetry.events import About, HandlerFailed
 from product_live_worker.telemetry.log import log_event, log_for
 

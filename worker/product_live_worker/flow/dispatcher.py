@@ -13,9 +13,9 @@ import anyio
 from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
+from product_live_worker.model.context import Context, Log
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, Execution, Outcome, State, Status
-from product_live_worker.model.handler import Context, Log
 from product_live_worker.model.task import ServedTask
 from product_live_worker.telemetry.events import Emit, ExecutionSettled, HandlerFailed, about
 
@@ -141,7 +141,7 @@ class Dispatcher:
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
-            keep_checkpoint=lambda checkpoint: self._keep_checkpoint(execution, checkpoint),
+            verbs={"save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint)},
         )
         return await perform(
             self._executors,
@@ -185,7 +185,7 @@ class Dispatcher:
                 await self._journal.changed()
         return None
 
-    async def _keep_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
+    async def _save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
         with anyio.CancelScope(shield=True):
             await self._journal.save_checkpoint(execution, checkpoint)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from product_live_worker.model.handler import Log
+from product_live_worker.model.context import Log
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.events import Event
 

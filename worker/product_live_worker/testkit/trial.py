@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 
 from product_live_worker.executors.alone import run_alone
+from product_live_worker.model.context import Context, Log
 from product_live_worker.model.execution import Outcome, idempotency_key
-from product_live_worker.model.handler import Context, Handler, Log
+from product_live_worker.model.handler import Handler
 
 GLANCE = 0.005
 """Seconds between two looks at whether the execution is to be cancelled."""
@@ -89,11 +90,11 @@ class Trial:
             context,
             idempotency_key=key,
             checkpoint=self.checkpoint,
-            keep_checkpoint=self._keep,
+            verbs={"save_checkpoint": self._save},
             log=_Recorder(context.log, self.lines),
         )
 
-    async def _keep(self, checkpoint: dict[str, Any]) -> None:
+    async def _save(self, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
         self.checkpoints.append(checkpoint)
 
