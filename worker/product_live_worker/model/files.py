@@ -70,10 +70,8 @@ class File(BaseModel):
     def _leads_somewhere(self) -> Self:
         if self.url is None and self.id is None:
             raise ValueError(NEEDED)
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(NEEDED)
+        if self.url is not None and not _is_address(self.url):
+            raise ValueError(NEEDED)
         return self
 
     @model_serializer(mode="wrap")
@@ -93,6 +91,14 @@ class File(BaseModel):
         """What it may be called on disk: one name without folders, never empty."""
         last = unquote(urlsplit(self.url or "").path.rpartition("/")[2])
         return plain_name(self.filename or "") or plain_name("" if last == "content" else last) or self.id or "file"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def plain_name(text: str) -> str:

@@ -11,13 +11,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio.to_thread
-import httpx
 
 from product_live_worker.model.context import Log
 from product_live_worker.model.files import FILE_ID, File, TransferFailed
 from product_live_worker.product_live.way import Progress, Trouble, Way
+
+if TYPE_CHECKING:
+    import httpx
 
 BLOCK = 1_000_000
 """Bytes that are in memory at a time, for each download: each block is a way to a thread and back."""
@@ -60,14 +64,17 @@ class Download:
         if announced.isdecimal() and int(announced) > self.limit:
             raise self._too_large(int(announced))
         name = self.file.model_copy(update={"filename": self.file.filename or _filename(answer)}).name
-        path = await anyio.to_thread.run_sync(new_file, self.directory, name)
         try:
-            await self._written(answer, path)
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
-                raise Trouble(f"it cannot be written to the work directory: {error.strerror}") from error
+            path = await anyio.to_thread.run_sync(new_file, self.directory, name)
+            try:
+                await self._written(answer, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        except ssl.SSLError:
             raise
+        except OSError as error:
+            raise Trouble(f"it cannot be written to the work directory: {error.strerror}") from error
         return path
 
     async def _written(self, answer: httpx.Response, path: Path) -> None:
@@ -99,13 +106,13 @@ def called(file: File) -> str:
     """Name a file without repeating what its input says: an address may hold a secret, a file's name a customer's."""
     if file.id:
         return f"the file {file.id[:12]}…" if len(file.id) > 16 else f"the file {file.id}"
-    return f"the file at {httpx.URL(str(file.url)).host}"
+    return f"the file at {urlsplit(file.url or '').hostname}"
 
 
 def _id_of(file: File) -> str | None:
     if file.id:
         return file.id
-    parts = httpx.URL(file.url or "").path.split("/")
+    parts = urlsplit(file.url or "").path.split("/")
     of_platform = parts[-1] == "content" and len(parts) > 2 and parts[-3] == "files" and FILE_ID.fullmatch(parts[-2])
     return parts[-2] if of_platform else None
 

@@ -33,7 +33,8 @@ def fake_transfers(files: MutableMapping[str, bytes], uploads: list[Uploaded], d
 
     async def download(wanted: Mapping[str, Any]) -> str:
         file = File.model_validate(wanted["file"])
-        found = next((files[name] for name in (file.id, file.url, file.filename) if name in files), None)
+        names = (file.id, file.url, file.filename)
+        found = next((files[name] for name in names if name and name in files), None)
         if found is None:
             text = f"The file cannot be downloaded: 404 Not Found ({called(file)} is not among the trial's files)."
             raise TransferFailed(text, code="file_unavailable")
