@@ -46,16 +46,19 @@ class Download:
     async def attempt(self) -> Path:
         """Download it once; a link that has expired is renewed within the attempt."""
         file_id = _id_of(self.file)
-        if self.link is None:
-            self.renewed = self.file.url is None
-            self.link = self.file.url or await self.way.link(str(self.file.id))
-        async with self.way.got(self.link) as answer:
+        link = self.link or self.file.url or await self._renewed(str(file_id))
+        async with self.way.got(link) as answer:
             expired = answer.status_code in EXPIRED and file_id is not None and not self.renewed
             if not expired:
                 return await self._saved(answer)
-        self.renewed = True
-        self.link = await self.way.link(str(file_id))
+        await self._renewed(str(file_id))
         return await self.attempt()
+
+    async def _renewed(self, file_id: str) -> str:
+        self.link, filename = await self.way.link(file_id)
+        self.file = self.file.model_copy(update={"filename": self.file.filename or filename})
+        self.renewed = True
+        return self.link
 
     async def _saved(self, answer: httpx.Response) -> Path:
         if answer.status_code != 200:

@@ -66,15 +66,15 @@ class Way:
         self._hosts = hosts
         self._emit = emit
 
-    async def link(self, file_id: str) -> str:
-        """Ask the platform where the file can be downloaded now."""
+    async def link(self, file_id: str) -> tuple[str, str | None]:
+        """Ask the platform where the file can be downloaded now, and what it is called."""
         try:
             record = await self._client.read_file(file_id)
         except RequestRefused as refusal:
             raise Trouble(f"Product-Live does not have it (any more): {refusal}") from refusal
         except PlatformError as error:
             raise Trouble(str(error), again=True, pause=error.retry_after) from error
-        return record.url or f"{self._base}{FILES}/{file_id}/content"
+        return record.url or f"{self._base}{FILES}/{file_id}/content", record.filename
 
     @asynccontextmanager
     async def got(self, address: str) -> AsyncIterator[httpx.Response]:
