@@ -53,16 +53,15 @@ class Apart:
         """Start a process that runs `main` of this module; raises OSError."""
         # One whose start is interrupted would be nobody's.
         with anyio.CancelScope(shield=True):
-            return cls(
-                await anyio.open_process(
-                    [sys.executable, "-P", "-c", BOOT, str(os.getpid()), json.dumps(sys.path), module],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env={name: value for name, value in os.environ.items() if not name.upper().startswith(OURS)},
-                    start_new_session=True,
-                )
+            process = await anyio.open_process(
+                [sys.executable, "-P", "-c", BOOT, str(os.getpid()), json.dumps(sys.path), module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={name: value for name, value in os.environ.items() if not name.upper().startswith(OURS)},
+                start_new_session=True,
             )
+        return cls(process)
 
     def runs(self) -> bool:
         """Whether it is there."""

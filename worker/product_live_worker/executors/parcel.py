@@ -55,6 +55,10 @@ class RaisedElsewhere(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
+class VerbRefused(Exception):
+    """What the worker was asked for, it has not done; the text is its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """Who hears what a handler says and asks while it runs elsewhere, and trusts none of it."""
@@ -78,6 +82,8 @@ class Listener:
                 verb = self.verbs[said["verb"]]
                 try:
                     return {"answer": await verb(said["argument"]), "error": ""}
+                except VerbRefused as refused:
+                    return {"answer": None, "error": str(refused)}
                 except Exception as refused:  # noqa: BLE001 (whatever it is, it is the handler's to hear)
                     return {"answer": None, "error": f"{type(refused).__name__}: {refused}"}
             case unknown:

@@ -16,6 +16,7 @@ from product_live_worker.settings.values import (
     DURATION,
     CaFile,
     Count,
+    DaskScheduler,
     DatabaseUrl,
     Flag,
     Host,
@@ -86,6 +87,7 @@ class Execution(_Section):
 
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
+    dask_scheduler: DaskScheduler = None
 
 
 class Log(_Section):
