@@ -92,7 +92,7 @@ class Dispatcher:
             return 0
         return served.concurrency - self._journal.in_hand(task) - executor.overdue(task)
 
-    def trouble(self, task: str) -> str:
+    def without_place(self, task: str) -> str:
         """Say why the task's handler cannot be run just now; empty when it can."""
         return self._executors[self._tasks[task].handler.isolation].trouble()
 

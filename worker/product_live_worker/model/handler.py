@@ -186,8 +186,10 @@ def handler(
     `isolation="process"`: run the function, `def` or `async def`, in a process of its own, which is killed when it is
     late and whose crash is FAILED with code `handler_crashed`. It imports the module that the function is in, so the
     handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
-    bytes; above, it is killed (on Linux, where the worker can see it). `isolation="dask"`: the same, but the process runs
-    beside a worker of the Dask cluster that the setting `execution.dask_scheduler` names (docs/dask.md).
+    bytes; above, it is killed (on Linux, where the worker can see it).
+
+    `isolation="dask"`: the same, but the process runs beside a worker of the Dask cluster that the setting
+    `execution.dask_scheduler` names. docs/dask.md says what the cluster needs.
 
     `retry`: errors after which the function is called again, within the same claim and before its deadline.
 
@@ -235,8 +237,8 @@ def handler(
         )
         if isolation is not None and "<locals>" in getattr(function, "__qualname__", "<locals>"):
             raise TypeError(
-                f"handler {name!r}: with isolation={isolation!r} the function stands at the top of a module, where its own "
-                f"process can import it"
+                f"handler {name!r}: with isolation={isolation!r} the function stands at the top of a module, where its "
+                f"own process can import it"
             )
         try:
             made.prepare()

@@ -106,7 +106,7 @@ class Health:
         )
 
     def _places(self) -> Check:
-        troubles = {key: why for key in self.catalogue.tasks if (why := self.dispatcher.trouble(key))}
+        troubles = {key: why for key in self.catalogue.tasks if (why := self.dispatcher.without_place(key))}
         if troubles:
             tasks, why = ", ".join(troubles), next(iter(troubles.values()))
             return Check("places", False, f"nothing is claimed for {tasks}: {why}", PLACES)
