@@ -15,6 +15,7 @@ import anyio
 from product_live_worker import __version__
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_dask import OnDask, lacking
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
@@ -116,10 +117,17 @@ class Daemon:
         self.resources = Resources()
         self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.processes = InProcess(on_end=self._process_ended)
+        self.cluster = OnDask(
+            settings.execution.dask_scheduler,
+            Outage("the Dask cluster", emit),
+            on_change=lambda: self.poller.wake(),  # noqa: PLW0108 (it comes below)
+            on_end=self._process_ended,
+        )
         self.executors: dict[str, Executor] = {
             "loop": OnLoop(self.resources),
             "thread": self.threads,
             "process": self.processes,
+            "dask": self.cluster,
         }
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
@@ -206,6 +214,7 @@ class Daemon:
         yield "watch", self.watch.run
         yield "job log", self._job_log.run
         yield "housekeeping", self._keep_house
+        yield "cluster", self.cluster.serve
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
 
@@ -268,6 +277,8 @@ class Daemon:
 
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
+        if any(task.handler.isolation == "dask" for task in self.catalogue.tasks.values()):
+            self.cluster.wanted.set()
         self.poller.wake()
         drain, tasks = self.settings.drain.timeout, self.catalogue.tasks.values()
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
@@ -448,7 +459,8 @@ def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
     """Give what the settings say of each task.
 
-    Raises SettingsError for a handler that is not installed, and for settings that a handler cannot use.
+    Raises SettingsError for a handler that is not installed, for settings that a handler cannot use, and for a handler
+    that is to run on a Dask cluster when there is none.
     """
     wrong = [
         f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
@@ -463,9 +475,19 @@ def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[s
                 handler.read_settings(section.settings)
             except SettingsError as error:
                 wrong += settings_problems(name, error)
+    wrong += _without_cluster(settings, handlers)
     if wrong:
         raise SettingsError(*wrong)
     return settings.task_settings()
+
+
+def _without_cluster(settings: Settings, handlers: Mapping[str, Handler]) -> Iterable[str]:
+    why = lacking(settings.execution.dask_scheduler)
+    # Without sections, all that is installed may be served.
+    named = {section.handler or name for name, section in settings.tasks.items()}
+    for name, handler in handlers.items():
+        if why and handler.isolation == "dask" and (name in named if named else not handler.explicit):
+            yield f"the handler {name!r} runs on a Dask cluster, and {why}"
 
 
 def long_enough(tasks: Iterable[ServedTask]) -> str:

@@ -58,6 +58,8 @@ async def run_alone(
             "loop": OnLoop(resources),
             "thread": InThread(resources),
             "process": processes,
+            # No cluster is needed to try a handler: the process is the same, only here.
+            "dask": processes,
         }
         try:
             return await perform(

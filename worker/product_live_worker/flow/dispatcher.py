@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.perform import Executor, HandlerLost, perform
 from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
@@ -96,8 +96,14 @@ class Dispatcher:
     def free(self, task: str) -> int:
         """Count the task's free slots: its concurrency less what is in hand and what ignores its deadline."""
         served = self._tasks[task]
-        overdue = self._executors[served.handler.isolation].overdue(task)
-        return served.concurrency - self._journal.in_hand(task) - overdue
+        executor = self._executors[served.handler.isolation]
+        if executor.trouble():
+            return 0
+        return served.concurrency - self._journal.in_hand(task) - executor.overdue(task)
+
+    def without_place(self, task: str) -> str:
+        """Say why the task's handler cannot be run just now; empty when it can."""
+        return self._executors[self._tasks[task].handler.isolation].trouble()
 
     def late(self) -> float:
         """Give how long a claimed execution has not been started although nothing stands in its way, in seconds."""
@@ -133,6 +139,11 @@ class Dispatcher:
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
+            except HandlerLost as lost:
+                if task.on_crash == "rerun":
+                    await self._again(execution)
+                    return
+                outcome = lost.outcome
             finally:
                 del self._running[execution.id]
                 self._held_at.pop(execution.id, None)
@@ -215,6 +226,11 @@ class Dispatcher:
         # An orderly end is no crash: CLAIMED again, it does not count as one.
         with contextlib.suppress(JournalUnwritable, IllegalTransition):
             await self._journal.rerun(execution)
+
+    async def _again(self, execution: Execution) -> None:
+        # No crash of ours, and none to be counted: it waits for its place, with its last checkpoint.
+        with contextlib.suppress(IllegalTransition):
+            await self._written(lambda: self._journal.rerun(execution))
 
     async def _written(self, verb: Callable[[], Awaitable[Result]]) -> Result:
         while True:

@@ -49,7 +49,15 @@ class Health:
 
     def ready(self) -> list[Check]:
         """Everything that must hold for work to go on as it should."""
-        return [self._tasks(), self._polling(), self._handlers(), self._threads(), self._reports(), self._journal()]
+        return [
+            self._tasks(),
+            self._polling(),
+            self._handlers(),
+            self._places(),
+            self._threads(),
+            self._reports(),
+            self._journal(),
+        ]
 
     def live(self) -> list[Check]:
         """What only a restart can mend: a stage that makes no progress although nothing stands in its way."""
@@ -97,6 +105,13 @@ class Health:
             "handlers", ok, _since("a claimed execution has not been started", late) if not ok else "", RESTART
         )
 
+    def _places(self) -> Check:
+        troubles = {key: why for key in self.catalogue.tasks if (why := self.dispatcher.without_place(key))}
+        if troubles:
+            tasks, why = ", ".join(troubles), next(iter(troubles.values()))
+            return Check("places", False, f"nothing is claimed for {tasks}: {why}", PLACES)
+        return Check("places", True, "every handler has a place to run")
+
     def _threads(self) -> Check:
         stuck = self.threads.stuck()
         return Check(
@@ -125,6 +140,7 @@ class Health:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
 
 
+PLACES = "Start the Dask scheduler, or mend execution.dask_scheduler; nothing is lost, and work goes on by itself."
 RESTART = "Restart the worker, and report this as a defect; the journal has everything."
 
 

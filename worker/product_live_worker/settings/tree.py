@@ -18,6 +18,7 @@ from product_live_worker.settings.values import (
     DURATION,
     CaFile,
     Count,
+    DaskScheduler,
     DatabaseUrl,
     FileSize,
     Flag,
@@ -93,6 +94,7 @@ class Execution(_Section):
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
     workdir: Folder = None
+    dask_scheduler: DaskScheduler = None
 
 
 class Files(_Section):

@@ -99,6 +99,13 @@ def _database(value: str) -> str:
     return value
 
 
+def _scheduler(value: str) -> str:
+    value = value.strip()
+    if not re.fullmatch(r"(tcp|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
+        raise ValueError("no address of a scheduler")
+    return value
+
+
 def _listening(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
         ip_address(value)
@@ -169,6 +176,10 @@ PlatformUrl = Annotated[
     str,
     AfterValidator(_platform),
     allow("https://HOST, with port and path if need be, without user and query (http: only to this machine itself)"),
+]
+DaskScheduler = Annotated[
+    Annotated[str, AfterValidator(_scheduler)] | None,
+    allow("tcp://HOST:PORT or tls://HOST:PORT, the address of a Dask scheduler"),
 ]
 DatabaseUrl = Annotated[str, AfterValidator(_database), allow("sqlite:///PATH, the path being that of a file")]
 Host = Annotated[
