@@ -17,6 +17,7 @@ from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
+from product_live_worker.flow.actions import Actions
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -27,20 +28,25 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
-from product_live_worker.model.errors import JournalUnwritable, SettingsError
+from product_live_worker.model.action import Action
+from product_live_worker.model.errors import JournalError, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler, Log
 from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.ops.access import Access
 from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.page.pages import Pages
+from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.registry import settings_problems
-from product_live_worker.settings import Settings, api_key
+from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
+    ActionRefused,
     DrainStarted,
     DrainTooShort,
     Emit,
@@ -51,6 +57,7 @@ from product_live_worker.telemetry.events import (
     WorkerStopped,
     about,
 )
+from product_live_worker.telemetry.history import Failure, History
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
@@ -88,6 +95,7 @@ class Daemon:
         budget: Budget,
         journal: Journal,
         metrics: Metrics,
+        history: History,
         emit: Emit,
     ) -> None:
         self.settings = settings
@@ -113,7 +121,12 @@ class Daemon:
         )
         tasks = self.catalogue.tasks
         self.dispatcher = Dispatcher(
-            journal, tasks, self.executors, max_output=settings.execution.max_output, log_for=_handler_log, emit=emit
+            journal,
+            tasks,
+            self.executors,
+            max_output=settings.execution.max_output,
+            log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
+            emit=emit,
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
@@ -131,20 +144,50 @@ class Daemon:
         self.watch = Watch(
             client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
         )
+        self.actions = Actions(
+            journal,
+            on_pauses=self.poller.resume,
+            on_redeliver=self.recovery.hurry,
+            end=self.dispatcher.end,
+            emit=emit,
+        )
+        self.history = history
         self.health = Health(
-            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+            self.catalogue,
+            self.poller,
+            self.dispatcher,
+            journal,
+            self.threads,
+            budget,
+            settings.execution.max_stuck_threads,
         )
         self.status = Status(
             self.health,
             self.schedule,
             self.executors,
             self.processes,
+            history,
             __version__,
             settings.api.base_url,
             budget,
             time.time(),
         )
         metrics.watch(self._gauges(budget))
+
+    async def remember(self) -> None:
+        """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
+        await self.actions.look()
+        await self.journal.board.survey()
+        for one in await self.journal.board.failures():
+            said = (one.correlation_id, one.code or "", one.message or "")
+            self.history.fail(Failure(one.settled_at or 0.0, one.task, one.id, *said))
+
+    async def act(self, action: Action) -> None:
+        """Do what a signal asks for; where it cannot be done, the log says so."""
+        try:
+            await self.actions.act(action)
+        except JournalError as error:
+            self.emit(ActionRefused(verb=action.verb, reason=str(error)))
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain."""
@@ -180,6 +223,7 @@ class Daemon:
         yield "lease", self._keep_lease
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
+        yield "actions", self.actions.run
         yield "housekeeping", self._keep_house
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
@@ -203,7 +247,9 @@ class Daemon:
     async def _keep_house(self) -> None:
         while True:
             with contextlib.suppress(JournalUnwritable):
-                await self.journal.prune(time.time() - self.settings.state.retention)
+                before = time.time() - self.settings.state.retention
+                await self.journal.prune(before)
+                await self.journal.board.prune(before)
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -226,8 +272,9 @@ class Daemon:
                 self.loop_lag = max(0.0, now - before - TICK)
                 checks = self.health.ready()
                 text = verdict(checks)
-                if not is_ready and (text == "ok" or now - started > DEGRADED):
-                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                well = all(check.ok for check in checks)
+                if not is_ready and (well or now - started > DEGRADED):
+                    notifier.ready(text if well else f"degraded: {text}")
                     is_ready = True
                 elif text != told:
                     notifier.status(text)
@@ -351,8 +398,8 @@ async def open_daemon(
 
     Raises a WorkerError when something cannot be opened.
     """
-    metrics = Metrics(__version__)
-    heard = (log_event, metrics.read, *readers)
+    metrics, history = Metrics(__version__), History(window=settings.budget.window)
+    heard = (log_event, metrics.read, history.read, *readers)
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -360,11 +407,23 @@ async def open_daemon(
 
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
-        daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        daemon = Daemon(
+            settings,
+            handlers,
+            client=client,
+            budget=budget,
+            journal=journal,
+            metrics=metrics,
+            history=history,
+            emit=emit,
+        )
+        await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        app = create_app(daemon.health, daemon.status, metrics)
+        page = new_page(daemon)
+        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        opened.callback(page.close)
         emit(
             WorkerStarted(
                 version=__version__,
@@ -374,6 +433,18 @@ async def open_daemon(
             )
         )
         yield daemon
+
+
+def new_page(daemon: Daemon) -> Page:
+    """Make the operator's page of this worker."""
+    settings = daemon.settings
+    return Page(
+        Pages(daemon.status, keep_payloads=settings.state.keep_payloads),
+        Access(lambda: admin_token(settings.http)),
+        daemon.journal.board,
+        daemon.actions.act,
+        lambda: known_secrets(settings),
+    )
 
 
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:

@@ -28,6 +28,7 @@ from product_live_worker.settings.values import (
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
 )
@@ -73,6 +74,7 @@ class Http(_Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
 
 
 class Drain(_Section):
