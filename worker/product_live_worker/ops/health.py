@@ -152,15 +152,14 @@ class Health:
 
     def _reports(self) -> Check:
         late = max((self.journal.now() - at for _, at in self.journal.reached(State.SETTLED)), default=0.0)
-        waiting = [e for e in self.journal.open_executions() if e.state is State.SETTLED]
+        count = self.journal.reports_waiting()
+        waiting = (e for e in self.journal.open_executions() if count and e.state is State.SETTLED)
         why = next((f" ({e.trouble})" for e in waiting if e.trouble), "")
         if late > REPORT_LATE:
             cure = "Nothing is lost: they are sent until the platform answers. Look at the reason."
-            return Check("reports", False, _since(f"{len(waiting)} results wait to be reported{why}", late), cure)
+            return Check("reports", False, _since(f"{count} results wait to be reported{why}", late), cure)
         notable = bool(why) and late > 0
-        return Check(
-            "reports", True, f"{len(waiting)} waiting{why}", "They are sent again by themselves.", notable=notable
-        )
+        return Check("reports", True, f"{count} waiting{why}", "They are sent again by themselves.", notable=notable)
 
     def _journal(self) -> Check:
         if self.journal.trouble:

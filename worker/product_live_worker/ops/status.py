@@ -6,7 +6,7 @@ It asks nobody: what it says of the database is what the board has last seen, so
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -41,8 +41,8 @@ from product_live_worker.ops.health import Check, Health, verdict
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.telemetry.history import MINUTES, History, TaskHistory
 
-TASKS = 50
-EXECUTIONS = 30
+TASKS = 40
+EXECUTIONS = 25
 FAILURES = 20
 WORKERS = 50
 ACTIONS = 15
@@ -201,11 +201,10 @@ class Status:
         }
 
     def _executions(self, task: str) -> _Executions:
-        rows = [one for one in self.health.journal.open_executions() if task in one.task]
-        in_hand = [one for one in rows if one.state in IN_HAND]
-        waiting = [one for one in rows if one.state is State.SETTLED]
+        in_hand, more_in_hand = self._first(IN_HAND, task)
+        waiting, more_waiting = self._first({State.SETTLED}, task)
         return {
-            "in_hand": {"shown": [self._in_hand(one) for one in in_hand[:EXECUTIONS]], "left_out": _rest(in_hand)},
+            "in_hand": {"shown": [self._in_hand(one) for one in in_hand], "left_out": more_in_hand},
             "reports": {
                 "shown": [
                     {
@@ -218,11 +217,22 @@ class Status:
                         "attempts": one.attempts,
                         "trouble": _short(one.trouble) or None,
                     }
-                    for one in waiting[:EXECUTIONS]
+                    for one in waiting
                 ],
-                "left_out": _rest(waiting),
+                "left_out": more_waiting,
             },
         }
+
+    def _first(self, states: Collection[State], task: str) -> tuple[list[Execution], int]:
+        """Give the first executions in these states, and how many there are beside them."""
+        journal = self.health.journal
+        total = sum(journal.count(state) for state in states)
+        if not total:
+            return [], 0
+        found = (one for one in journal.open_executions() if one.state in states and task in one.task)
+        first = list(islice(found, EXECUTIONS))
+        # All that are left are counted one by one only where not all are meant.
+        return first, sum(1 for _ in found) if task else total - len(first)
 
     def _in_hand(self, one: Execution) -> InHandLine:
         task, line = self.health.catalogue.tasks.get(one.task), self.history.lines.get(one.id)
@@ -335,10 +345,6 @@ def _moment(seconds: float | None) -> str | None:
 
 def _short(text: str | None) -> str | None:
     return text if text is None or len(text) <= TEXT else f"{text[: TEXT - 1]}…"
-
-
-def _rest(found: list[Execution]) -> int:
-    return max(0, len(found) - EXECUTIONS)
 
 
 def _handler_seconds(past: TaskHistory) -> HandlerSeconds:

@@ -39,17 +39,17 @@ def exact(moment: str) -> str:
 
 def bars(last_hour: Iterable[Sequence[int]]) -> dict[str, str]:
     """Draw an hour's reports, 60 wide and 16 high: the paths of what COMPLETED, and above it of what FAILED."""
-    minutes = [(ago, done, failed) for ago, done, failed in last_hour]
+    minutes = tuple(last_hour)
     most = max((done + failed for _, done, failed in minutes), default=0)
-    paths = {"done": "", "failed": ""}
+    completed, failures = [], []
     for ago, done, failed in minutes:
-        x, low = HOUR - ago - 0.5, 16.0
-        for name, count in (("done", done), ("failed", failed)):
-            if count:
-                high = max(1.5, 15 * count / most)
-                paths[name] += f"M{x:g} {low:.3g}v-{high:.3g}"
-                low -= high
-    return paths
+        # What was there is seen, however little it was beside the most.
+        low, high = -(-15 * done // most), -(-15 * failed // most)
+        if done:
+            completed.append(f"M{HOUR - ago - 1}.5 16v-{low}")
+        if failed:
+            failures.append(f"M{HOUR - ago - 1}.5 {16 - low}v-{high}")
+    return {"done": "".join(completed), "failed": "".join(failures)}
 
 
 def requests(budget: BudgetPart) -> list[dict[str, str]]:
