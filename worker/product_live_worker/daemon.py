@@ -20,6 +20,7 @@ from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
 from product_live_worker.executors.workdirs import Workdirs
+from product_live_worker.flow.actions import Actions
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -31,12 +32,16 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
+from product_live_worker.model.action import Action
 from product_live_worker.model.context import Log, Verb
-from product_live_worker.model.errors import JournalUnwritable, SettingsError
+from product_live_worker.model.errors import JournalError, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.ops.access import Access
 from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.page.pages import Pages
+from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
@@ -44,10 +49,11 @@ from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.product_live.files import Transfers
 from product_live_worker.product_live.way import Way, open_transfers_http
 from product_live_worker.registry import settings_problems
-from product_live_worker.settings import Settings, api_key
+from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
+    ActionRefused,
     DrainStarted,
     DrainTooShort,
     Emit,
@@ -58,6 +64,7 @@ from product_live_worker.telemetry.events import (
     WorkerStopped,
     about,
 )
+from product_live_worker.telemetry.history import Failure, History
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
@@ -101,6 +108,7 @@ class Daemon:
         transfers: Transfers,
         job_log: JobLog,
         metrics: Metrics,
+        history: History,
         emit: Emit,
     ) -> None:
         self.settings = settings
@@ -141,7 +149,7 @@ class Daemon:
             self.executors,
             workdirs=workdirs,
             max_output=settings.execution.max_output,
-            log_for=_handler_log,
+            log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
             verbs=self._verbs,
             emit=emit,
         )
@@ -161,20 +169,50 @@ class Daemon:
         self.watch = Watch(
             client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
         )
+        self.actions = Actions(
+            journal,
+            on_pauses=self.poller.resume,
+            on_redeliver=self.recovery.hurry,
+            end=self.dispatcher.end,
+            emit=emit,
+        )
+        self.history = history
         self.health = Health(
-            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+            self.catalogue,
+            self.poller,
+            self.dispatcher,
+            journal,
+            self.threads,
+            budget,
+            settings.execution.max_stuck_threads,
         )
         self.status = Status(
             self.health,
             self.schedule,
             self.executors,
             self.processes,
+            history,
             __version__,
             settings.api.base_url,
             budget,
             time.time(),
         )
         metrics.watch(self._gauges(budget))
+
+    async def remember(self) -> None:
+        """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
+        await self.actions.look()
+        await self.journal.board.survey()
+        for one in await self.journal.board.failures():
+            said = (one.correlation_id, one.code or "", one.message or "")
+            self.history.fail(Failure(one.settled_at or 0.0, one.task, one.id, *said))
+
+    async def act(self, action: Action) -> None:
+        """Do what a signal asks for; where it cannot be done, the log says so."""
+        try:
+            await self.actions.act(action)
+        except JournalError as error:
+            self.emit(ActionRefused(verb=action.verb, reason=str(error)))
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain."""
@@ -213,6 +251,7 @@ class Daemon:
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
         yield "job log", self._job_log.run
+        yield "actions", self.actions.run
         yield "housekeeping", self._keep_house
         yield "cluster", self.cluster.serve
         yield "observer", lambda: self._observe(notifier)
@@ -238,7 +277,9 @@ class Daemon:
         await self._workdirs.sweep()
         while True:
             with contextlib.suppress(JournalUnwritable):
-                await self.journal.prune(time.time() - self.settings.state.retention)
+                before = time.time() - self.settings.state.retention
+                await self.journal.prune(before)
+                await self.journal.board.prune(before)
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -261,8 +302,9 @@ class Daemon:
                 self.loop_lag = max(0.0, now - before - TICK)
                 checks = self.health.ready()
                 text = verdict(checks)
-                if not is_ready and (text == "ok" or now - started > DEGRADED):
-                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                well = all(check.ok for check in checks)
+                if not is_ready and (well or now - started > DEGRADED):
+                    notifier.ready(text if well else f"degraded: {text}")
                     is_ready = True
                 elif text != told:
                     notifier.status(text)
@@ -394,8 +436,8 @@ async def open_daemon(
 
     Raises a WorkerError when something cannot be opened.
     """
-    metrics = Metrics(__version__)
-    heard = [log_event, metrics.read, *readers]
+    metrics, history = Metrics(__version__), History(window=settings.budget.window)
+    heard = [log_event, metrics.read, history.read, *readers]
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -415,12 +457,16 @@ async def open_daemon(
             transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
             job_log=job_log,
             metrics=metrics,
+            history=history,
             emit=emit,
         )
+        await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        app = create_app(daemon.health, daemon.status, metrics)
+        page = new_page(daemon)
+        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        opened.callback(page.close)
         emit(
             WorkerStarted(
                 version=__version__,
@@ -442,6 +488,18 @@ async def _open_transfers(
     ) as http:
         way = Way(http, client, budget, base_url=api.base_url, hosts=files.hosts, emit=emit)
         yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
+
+
+def new_page(daemon: Daemon) -> Page:
+    """Make the operator's page of this worker."""
+    settings = daemon.settings
+    return Page(
+        Pages(daemon.status, keep_payloads=settings.state.keep_payloads),
+        Access(lambda: admin_token(settings.http)),
+        daemon.journal.board,
+        daemon.actions.act,
+        lambda: known_secrets(settings),
+    )
 
 
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:

@@ -88,6 +88,15 @@ class Dispatcher:
         if (scope := self._running.get(execution_id)) is not None:
             scope.cancel()
 
+    async def end(self, execution_id: str, outcome: Outcome) -> None:
+        """End one that is claimed or runs, with this outcome: whoever asks for it wants no rerun."""
+        execution = self._journal.get(execution_id)
+        if execution is None or execution.state not in IN_HAND:
+            return
+        ran = 0.0 if execution.started_at is None else max(0.0, time.time() - execution.started_at)
+        if await self._settle(execution, outcome, handler_seconds=ran):
+            self.cancel(execution_id)
+
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
         for scope in self._running.values():
@@ -186,19 +195,21 @@ class Dispatcher:
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )
 
-    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
+    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> bool:
         try:
             await self._journal.settle(execution, outcome)
         except IllegalTransition:
-            return
+            return False
         self._emit(
             ExecutionSettled(
                 **about(execution),
                 status=outcome.status.value,
                 code=outcome.code,
+                message=outcome.message,
                 handler_seconds=handler_seconds,
             )
         )
+        return True
 
     async def _repeated(self, execution: Execution) -> Outcome | None:
         """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""

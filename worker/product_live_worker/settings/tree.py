@@ -35,6 +35,7 @@ from product_live_worker.settings.values import (
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
 )
@@ -80,6 +81,7 @@ class Http(_Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
 
 
 class Drain(_Section):

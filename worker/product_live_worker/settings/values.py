@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+SHORTEST_TOKEN = 16
+"""Characters of the token that lets people act: fewer could be tried out."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
@@ -189,6 +191,10 @@ Key = Annotated[
     Annotated[SecretStr, AfterValidator(_secret)] | None, allow("the key of Product-Live: one line of ASCII characters")
 ]
 KeyFile = Annotated[Path | None, allow("the path of a readable file that holds the API key and nothing else")]
+TokenFile = Annotated[
+    Path | None,
+    allow(f"the path of a readable file that holds the operators' token, {SHORTEST_TOKEN} characters or more"),
+]
 CaFile = Annotated[
     Annotated[Path, AfterValidator(_certificates)] | None, allow("the path of a readable file of CA certificates (PEM)")
 ]
