@@ -26,20 +26,24 @@ async def run_alone(
     raw: Any,
     settings: Mapping[str, Any] | None = None,
     *,
+    connections: Mapping[str, Mapping[str, Any]] | None = None,
     execution_id: str = "alone",
     adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
     """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
 
-    `settings` is the section of the task's settings; raises SettingsError when the handler cannot use it.
+    `settings` is the section of the task's settings, `connections` are those of all connections; raises SettingsError
+    when the handler cannot use them.
     """
     processes = InProcess()
+    read = handler.read_settings(settings or {})
     context = Context(
         execution_id=execution_id,
         task=handler.name,
         deadline=datetime.now(UTC) + timedelta(seconds=handler.timeout),
         log=log_for(task=handler.name, execution=execution_id),
-        settings=handler.read_settings(settings or {}),
+        settings=read,
+        connection=handler.read_connection(read, connections or {}),
     )
     # Whoever runs it may know better where checkpoints and log lines go.
     context = adapt(context)

@@ -316,7 +316,7 @@ def _key(work: Work) -> tuple[str, ...]:
 
 def _request(work: Work) -> dict[str, Any]:
     context = work.context
-    names = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint")
+    names = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint", "connection")
     return {
         "module": work.handler.module,
         "handler": work.handler.name,

@@ -6,12 +6,13 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
 from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.flow.backoff import Outage
+from product_live_worker.flow.verbs import verbs_for
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.context import Context, Log
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
@@ -42,18 +43,24 @@ class Dispatcher:
         max_output: int,
         log_for: Callable[[Execution], Log],
         emit: Emit,
+        callback_url: str = "",
     ) -> None:
-        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to."""
+        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to.
+
+        `callback_url` is where others reach the listener for callbacks, if there is one.
+        """
         self._journal = journal
         self._tasks = tasks
         self._executors = executors
         self._max_output = max_output
         self._log_for = log_for
         self._emit = emit
+        self._callback_url = callback_url
         self.trouble = Outage("writing the journal", emit)
         self._intake = anyio.CancelScope()
         self._running: dict[str, anyio.CancelScope] = {}
         self._held_at: dict[str, float] = {}
+        self._ended: dict[str, str] = {}
 
     async def run(self) -> None:
         """Run handlers until `stop`; then end those that still run."""
@@ -74,9 +81,10 @@ class Dispatcher:
         """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
         self._intake.cancel()
 
-    def cancel(self, execution_id: str) -> None:
-        """End one that runs; what becomes of its row is decided already."""
+    def cancel(self, execution_id: str, status: str) -> None:
+        """End one that the platform has ended with this status; what becomes of its row is decided already."""
         if (scope := self._running.get(execution_id)) is not None:
+            self._ended[execution_id] = status
             scope.cancel()
 
     def abandon(self) -> None:
@@ -110,15 +118,18 @@ class Dispatcher:
                 scope.cancel()
             try:
                 repeated = await self._repeated(execution)
-                execution = await self._written(lambda: self._journal.start(execution))
+                repetition = self._repetition(execution, repeated)
+                inherited = repeated.checkpoint if repeated else None
+                execution = await self._written(lambda: self._journal.start(execution, inherited))
                 started = time.monotonic()
-                outcome = repeated or await self._perform(execution, task)
+                outcome = repetition or await self._perform(execution, task)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
             finally:
                 del self._running[execution.id]
                 self._held_at.pop(execution.id, None)
+                self._ended.pop(execution.id, None)
         if scope.cancelled_caught:
             if self._journal.get(execution.id) is None:
                 return
@@ -141,7 +152,8 @@ class Dispatcher:
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
-            verbs={"save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint)},
+            connection=task.connection,
+            verbs=verbs_for(self._journal, execution, ended=self._ended.get, callback_url=self._callback_url),
         )
         return await perform(
             self._executors,
@@ -167,27 +179,30 @@ class Dispatcher:
             )
         )
 
-    async def _repeated(self, execution: Execution) -> Outcome | None:
-        """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""
+    def _repetition(self, execution: Execution, earlier: Execution | None) -> Outcome | None:
+        """Give the outcome of an execution that repeats this earlier one; None to run it."""
+        if earlier is None:
+            return None
+        if execution.on_repeat == "refuse":
+            return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
+        return earlier.outcome if earlier.ended is Status.COMPLETED else None
+
+    async def _repeated(self, execution: Execution) -> Execution | None:
+        """Find what this execution repeats, if its handler wants to know, once it is over or counts as it is."""
         if execution.on_repeat == "run" or execution.checkpoint is not None:
             return None
         # Whether it may run is known only once the journal can be asked.
         while (earlier := await self._written(lambda: self._journal.earlier(execution))) is not None:
             done = earlier.ended is Status.COMPLETED
-            if not done and earlier.state not in IN_HAND:
-                return None
+            over = earlier.state not in IN_HAND
             if execution.on_repeat == "refuse":
-                return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
-            if done:
-                return earlier.outcome
+                return earlier if done or not over else None
+            if over:
+                return earlier
             self._held_at[execution.id] = self._journal.now()
             with anyio.move_on_after(LOOK_AGAIN):
                 await self._journal.changed()
         return None
-
-    async def _save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._journal.save_checkpoint(execution, checkpoint)
 
     async def _left_for_the_next(self, execution: Execution) -> None:
         # An orderly end is no crash: CLAIMED again, it does not count as one.
