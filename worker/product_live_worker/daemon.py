@@ -191,7 +191,7 @@ class Daemon:
             try:
                 if not await self.journal.renew():
                     self.dispatcher.abandon()
-                self.schedule.divide(self.journal.workers)
+                self.schedule.divide(self.journal.fleet.workers)
                 await self.journal.catch_up()
                 outage.worked()
                 wait = self.settings.state.lease / 3
