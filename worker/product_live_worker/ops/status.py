@@ -73,7 +73,7 @@ class Status:
                 "timeout_seconds": task.longest,
                 "on_crash": task.on_crash,
                 "next_poll": self._next_poll(task.key, plans[task.key], now),
-                "pickup_delay_expected_seconds": round(self.schedule.interval(task.key) / 2, 3),
+                "pickup_delay_expected_seconds": round(self.schedule.expected(task.key), 3),
                 "pickup_delay_bound_seconds": round(waits[task.key], 3),
             }
             for task in self.health.catalogue.tasks.values()
