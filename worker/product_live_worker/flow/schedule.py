@@ -247,11 +247,15 @@ class Schedule:
         self._placed = True
         if not self._shares():
             return
-        turn, tasks = self._turn_at(now), len(self._seen)
-        for seen in self._seen.values():
-            seen.next_at = self._moment_of(turn + 1 + (seen.number + self._turn * tasks // self._workers) % tasks)
-            # The others poll it already: there is no hurry.
-            seen.polled_at = max(seen.polled_at, now - self._bound())
+        first, tasks = self._turn_at(now) + 1, list(self._seen.values())
+        # One task after the other, cell by cell, whoever's cell it is; but each worker comes to all of them.
+        stride = next(it for it in itertools.count(self._workers) if math.gcd(it, len(tasks)) == 1)
+        for turn in range(first, first + len(tasks)):
+            seen = tasks[(turn * stride + self._turn) % len(tasks)]
+            seen.next_at = self._moment_of(turn)
+            # The others poll it already: there is no hurry, and nothing to be learned from never having seen it.
+            seen.polled_at = max(seen.polled_at, now - self._bound() / 2 + LATE * self._window)
+            seen.observed_at = now if math.isinf(seen.observed_at) else seen.observed_at
 
     def _turn_at(self, moment: float) -> int:
         """Number this worker's own cells; gives the one that begins next to the moment."""
