@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.model.execution import Execution, Outcome, State
@@ -139,3 +141,20 @@ WAY: dict[State, Iterable[Verb]] = {
     State.REPORTED: (VERBS["start"], VERBS["settle"], VERBS["close"]),
     State.UNDELIVERABLE: (VERBS["start"], VERBS["settle"], VERBS["give_up"]),
 }
+
+
+class Commits:
+    """Counts the transactions that all databases of this process really commit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        event.listen(Engine, "commit", self._committed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(Engine, "commit", self._committed)
+
+    def _committed(self, _: Any) -> None:
+        self.count += 1

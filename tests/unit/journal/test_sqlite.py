@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -27,7 +28,7 @@ from product_live_worker.journal.sqlite import open_database
 from product_live_worker.journal.tables import REVISION, metadata
 from product_live_worker.model.errors import JournalUnusable, JournalUnwritable
 from product_live_worker.model.execution import State
-from support.journals import an_execution, in_state, opened, query
+from support.journals import Commits, an_execution, in_state, opened, query
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +108,18 @@ async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> N
             assert query(path, "SELECT id FROM executions") == [("e1",)]
     finally:
         event.remove(Engine, "connect", limit)
+
+
+async def test_verbs_that_wait_together_share_a_transaction(path: Path) -> None:
+    """A commit costs a write to the disk; thirty claims at once do not cost thirty."""
+    async with opened(path) as journal:
+        with Commits() as commits:
+            async with anyio.create_task_group() as group:
+                for number in range(30):
+                    group.start_soon(journal.claim, an_execution(id=f"e{number}"))
+        assert journal.unreported() == 30
+    assert 1 <= commits.count <= 3
+    assert query(path, "SELECT count(*) FROM executions") == [(30,)]
 
 
 # What is refused

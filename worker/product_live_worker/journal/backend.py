@@ -33,11 +33,11 @@ class Backend(Protocol):
     shared: bool
     """Whether workers on other machines may use it: while it cannot be asked, nobody knows what they have sent."""
 
-    def begin(self, *, alone: bool) -> AbstractContextManager[Connection]:
-        """Begin what is committed at the end of the block.
+    together: bool
+    """Whether steps that wait together are committed together."""
 
-        With `alone`, statements may be committed one by one: each leaves the rows as some step would.
-        """
+    def begin(self, *, at_once: bool) -> AbstractContextManager[Connection]:
+        """Begin what is committed at the end of the block; where not all at once, then statement by statement."""
 
     def worked(self) -> None:
         """Something was committed."""
@@ -46,7 +46,7 @@ class Backend(Protocol):
         """Something could not be: let go of what the next attempt must not use again."""
 
     def one_by_one(self, error: DBAPIError) -> bool:
-        """Whether steps that failed together may succeed each by itself, none of them having been committed."""
+        """Whether other steps may succeed where one has failed so, and none that has failed was committed."""
 
     def is_race(self, error: DBAPIError) -> bool:
         """Whether the same step may succeed at once: another worker was faster by a moment."""

@@ -335,25 +335,30 @@ class Journal:
         """
         if self._shared and self.now() - self.well_since < self._leases.seconds:
             return []
-        open_rows = (executions.c.platform == self._platform) & IS_OPEN
+        here = (executions.c.platform == self._platform) & IS_OPEN
         mine = executions.c.holder == self.holder
-        again = self._taken_in_doubt
+        # What was taken and not known to be is ours by name: nobody else would look for it.
+        in_doubt = self._taken_in_doubt
 
-        def step(connection: Connection) -> tuple[list[Execution], float, int]:
-            others = connection.execute(select(executions.c.holder).where(open_rows, ~mine).distinct()).scalars().all()
-            gone, left = self._leases.gone(connection, others) if others else ([], math.inf)
-            if not gone and not again:
-                return [], left, self._count_undeliverable(connection)
-            theirs = open_rows & (executions.c.holder.in_(gone) | mine if again else executions.c.holder.in_(gone))
+        def look(connection: Connection) -> tuple[list[str], float, int]:
+            others = connection.execute(select(executions.c.holder).where(here, ~mine).distinct()).scalars().all()
+            return *self._leases.gone(connection, others), self._count_undeliverable(connection)
+
+        def take(connection: Connection) -> list[Execution]:
+            still_gone, _ = self._leases.gone(connection, gone, locked=True)
+            of_the_gone = executions.c.holder.in_(still_gone)
+            theirs = here & (of_the_gone | mine if in_doubt else of_the_gone)
             found = select(executions).where(theirs).order_by(executions.c.claimed_at).with_for_update()
             rows = connection.execute(found).all()
             connection.execute(update(executions).where(theirs).values(holder=self.holder))
-            self._leases.leave(connection, gone)
-            return [from_row(row) for row in rows], left, self._count_undeliverable(connection)
+            self._leases.leave(connection, still_gone)
+            return [from_row(row) for row in rows]
 
-        # Until it is known whether they were taken, they may be: nobody else would look for them then.
+        gone, self.look_again_in, self.undeliverable = await self._do(look, writes=False)
+        if not gone and not in_doubt:
+            return []
         self._taken_in_doubt = True
-        taken, self.look_again_in, self.undeliverable = await self._do(step, writes=False, at_once=True)
+        taken = await self._do(take, at_once=True)
         self._taken_in_doubt = False
         known = self._open.keys() | self._claiming
         taken = [execution for execution in taken if execution.id not in known and execution.state not in CLOSED]

@@ -46,8 +46,7 @@ class Leases:
             .where(here)
             .order_by(holders.c.holder)
         )
-        # Locked: one that renews its lease just now waits until it knows whether it still has one.
-        self._of = select(holders.c.holder, holders.c.boot, left).with_for_update()
+        self._of = select(holders.c.holder, holders.c.boot, left)
 
     def join(self, connection: Connection, holder: str) -> None:
         """Begin a lease."""
@@ -66,12 +65,18 @@ class Leases:
         rows = connection.execute(self._living).all()
         return Living(tuple(row.holder for row in rows if row.left > 0), rows[0].at, rows[0].revision)
 
-    def gone(self, connection: Connection, candidates: Collection[str]) -> tuple[list[str], float]:
+    def gone(
+        self, connection: Connection, candidates: Collection[str], *, locked: bool = False
+    ) -> tuple[list[str], float]:
         """Give those that are dead: provably, or by a lease that ended, is missing, or is of another boot.
 
-        Beside them, the seconds until the next of the others may be.
+        Beside them, the seconds until the next of the others may be. When they are `locked`, one that renews its lease
+        just now waits until it knows whether it still has one.
         """
-        rows = connection.execute(self._of.where(holders.c.holder.in_(candidates))).all()
+        if not candidates:
+            return [], math.inf
+        these = self._of.where(holders.c.holder.in_(candidates))
+        rows = connection.execute(these.with_for_update() if locked else these).all()
         left = {row.holder: row.left for row in rows if row.boot == self._database.clock.boot and row.left > 0}
         gone = [name for name in candidates if name not in left or self._database.is_dead(process_of(name))]
         return gone, min((left[name] for name in left if name not in gone), default=math.inf)

@@ -54,18 +54,22 @@ for _index, _condition in PARTIAL.items():
 
 
 class Server:
-    """See Backend, whose protocol this satisfies."""
+    """See Backend, whose protocol this satisfies.
+
+    A statement alone is one round trip, and a worker that is stopped after it holds no lock.
+    """
 
     shared = True
+    together = False
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.clock = Clock(NOW, "database", boot_now)
         self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def begin(self, *, alone: bool) -> AbstractContextManager[Connection]:
-        """See Backend: a statement alone is one round trip, and a worker stopped after it holds no lock."""
-        return self._alone.begin() if alone else self.engine.begin()
+    def begin(self, *, at_once: bool) -> AbstractContextManager[Connection]:
+        """See Backend."""
+        return self.engine.begin() if at_once else self._alone.begin()
 
     def worked(self) -> None:
         """See Backend."""

@@ -33,6 +33,7 @@ class File:
     """See Backend, whose protocol this satisfies. Its clock is the boot clock."""
 
     shared = False
+    together = True
 
     def __init__(self, engine: Engine, path: Path) -> None:
         self.engine = engine
@@ -41,7 +42,7 @@ class File:
         self._directory = path.with_name(f"{path.name}.holders")
         self._locked = False
 
-    def begin(self, *, alone: bool) -> AbstractContextManager[Connection]:
+    def begin(self, *, at_once: bool) -> AbstractContextManager[Connection]:
         """See Backend."""
         return self.engine.begin()
 

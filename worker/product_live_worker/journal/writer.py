@@ -1,4 +1,4 @@
-"""The one writer: steps that wait together share a transaction, so that a commit is paid once for all of them."""
+"""The one writer: in a file, steps that wait together share a transaction, so that a commit is paid once for all."""
 
 from __future__ import annotations
 
@@ -57,32 +57,45 @@ class Writer:
         """Put a step before the next one that somebody waits for; its failure is nobody's."""
         self._waiting.append(_Entry(step))
 
-    def _commit(self, group: list[_Entry], *, again: bool = True) -> None:
-        try:
-            self._run(group)
-        except DBAPIError as error:
-            self._database.failed(error)
-            if len(group) > 1 and self._database.one_by_one(error):
-                for entry in group:
-                    self._commit([entry])
-            elif again and self._database.is_race(error):
-                self._commit(group, again=False)
-            else:
-                for entry in group:
-                    entry.error = self._database.told(error)
+    def _commit(self, group: list[_Entry]) -> None:
+        if self._database.together:
+            self._commit_together(group)
         else:
-            self._database.worked()
+            self._commit_one_by_one(group)
         for entry in group:
             entry.done = True
 
-    def _run(self, group: list[_Entry]) -> None:
-        alone = len(group) == 1 and not group[0].at_once
-        with self._database.begin(alone=alone) as connection:
+    def _commit_together(self, group: list[_Entry]) -> None:
+        error = self._run(group)
+        if error is not None and len(group) > 1 and self._database.one_by_one(error):
+            self._commit_one_by_one(group)
+
+    def _commit_one_by_one(self, group: list[_Entry]) -> None:
+        for number, entry in enumerate(group):
+            error = self._run([entry])
+            if error is not None and self._database.is_race(error):
+                error = self._run([entry])
+            if error is not None and not self._database.one_by_one(error):
+                for other in group[number:]:
+                    other.error = self._database.told(error)
+                break
+
+    def _run(self, group: list[_Entry]) -> DBAPIError | None:
+        """Run steps in one transaction; gives what the database has against it, which is each step's error then."""
+        try:
+            with self._database.begin(at_once=self._database.together or group[0].at_once) as connection:
+                for entry in group:
+                    entry.error = None
+                    try:
+                        entry.result = entry.step(connection)
+                    except DBAPIError:
+                        raise
+                    except Exception as error:  # noqa: BLE001 (the step's own refusal, raised before it wrote)
+                        entry.error = error
+        except DBAPIError as error:
+            self._database.failed(error)
             for entry in group:
-                entry.error = None
-                try:
-                    entry.result = entry.step(connection)
-                except DBAPIError:
-                    raise
-                except Exception as error:  # noqa: BLE001 (the step's own refusal, raised before it wrote)
-                    entry.error = error
+                entry.error = self._database.told(error)
+            return error
+        self._database.worked()
+        return None
