@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 
 import anyio
 
@@ -17,9 +18,11 @@ from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
+from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
+from product_live_worker.flow.job_log import JobLog
 from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
@@ -27,15 +30,18 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
+from product_live_worker.model.context import Log, Verb
 from product_live_worker.model.errors import JournalUnusable, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
-from product_live_worker.model.handler import Handler, Log
+from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.product_live.files import Transfers
+from product_live_worker.product_live.way import Way, open_transfers_http
 from product_live_worker.registry import settings_problems
 from product_live_worker.settings import Settings, api_key
 from product_live_worker.systemd import Notifier
@@ -56,9 +62,12 @@ from product_live_worker.telemetry.metrics import Metrics, Reading
 
 LAST_REPORTS = 5.0
 """Seconds that the reporter has, after the drain's own, for the outcomes that the drain has left it."""
+LAST_LINES = 1.0
+"""Seconds that lines for the logs of jobs have at the very end."""
 DEGRADED = 20.0
 """Seconds after which systemd is told that the start is over although not all is well."""
 TICK = 0.5
+AGENT = f"product-live-worker/{__version__}"
 UNWRITABLE = 2.0
 """Seconds at most between two attempts to write while the disk refuses."""
 
@@ -87,12 +96,18 @@ class Daemon:
         client: Client,
         budget: Budget,
         journal: Journal,
+        workdirs: Workdirs,
+        transfers: Transfers,
+        job_log: JobLog,
         metrics: Metrics,
         emit: Emit,
     ) -> None:
         self.settings = settings
         self.journal = journal
         self._budget = budget
+        self._workdirs = workdirs
+        self._transfers = transfers
+        self._job_log = job_log
         self.emit = emit
         self.loop_lag = 0.0
         self._cut_short: tuple[str, ...] = ()
@@ -113,7 +128,14 @@ class Daemon:
         )
         tasks = self.catalogue.tasks
         self.dispatcher = Dispatcher(
-            journal, tasks, self.executors, max_output=settings.execution.max_output, log_for=_handler_log, emit=emit
+            journal,
+            tasks,
+            self.executors,
+            workdirs=workdirs,
+            max_output=settings.execution.max_output,
+            log_for=_handler_log,
+            verbs=self._verbs,
+            emit=emit,
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
@@ -175,6 +197,8 @@ class Daemon:
         await dispatching.finish(LAST_REPORTS)
         with anyio.CancelScope(deadline=max(deadline, anyio.current_time()) + LAST_REPORTS):
             await self.reporter.idle()
+        with anyio.move_on_after(LAST_LINES):
+            await self._job_log.idle()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
     def _helpers(self, stop: Stop, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -182,6 +206,7 @@ class Daemon:
         yield "lease", lambda: self._keep_lease(stop)
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
+        yield "job log", self._job_log.run
         yield "housekeeping", self._keep_house
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
@@ -205,6 +230,7 @@ class Daemon:
                 await self.journal.troubled()
 
     async def _keep_house(self) -> None:
+        await self._workdirs.sweep()
         while True:
             with contextlib.suppress(JournalUnwritable):
                 await self.journal.prune(time.time() - self.settings.state.retention)
@@ -251,6 +277,12 @@ class Daemon:
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
             self.emit(DrainTooShort(drain_seconds=drain, handlers=handlers, advice=long_enough(tasks)))
         self._cut_short = handlers
+
+    def _verbs(self, execution: Execution, directory: Path, log: Log) -> Mapping[str, Verb]:
+        return {
+            **self._transfers.verbs(directory, log),
+            "report": lambda said: self._job_log.report(execution, said),
+        }
 
     def _process_ended(self, work: Work, reason: str) -> None:
         execution = self.journal.get(work.context.execution_id)
@@ -331,7 +363,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             connect_timeout=api.connect_timeout,
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
-            user_agent=f"product-live-worker/{__version__}",
+            user_agent=AGENT,
         ) as http,
     ):
         budget = Budget(
@@ -356,7 +388,7 @@ async def open_daemon(
     Raises a WorkerError when something cannot be opened.
     """
     metrics = Metrics(__version__)
-    heard = (log_event, metrics.read, *readers)
+    heard = [log_event, metrics.read, *readers]
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -364,7 +396,20 @@ async def open_daemon(
 
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
-        daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        job_log = JobLog(client, path=settings.log.platform_path, wanted=settings.log.platform, emit=emit)
+        heard.append(job_log.read)
+        daemon = Daemon(
+            settings,
+            handlers,
+            client=client,
+            budget=budget,
+            journal=journal,
+            workdirs=await opened.enter_async_context(Workdirs.open(settings.workdir())),
+            transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
+            job_log=job_log,
+            metrics=metrics,
+            emit=emit,
+        )
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
         app = create_app(daemon.health, daemon.status, metrics)
@@ -378,6 +423,18 @@ async def open_daemon(
             )
         )
         yield daemon
+
+
+@asynccontextmanager
+async def _open_transfers(
+    settings: Settings, client: Client, budget: Budget, *, emit: Emit
+) -> AsyncIterator[Transfers]:
+    api, files = settings.api, settings.files
+    async with open_transfers_http(
+        api.base_url, connect_timeout=api.connect_timeout, ca_file=api.ca_file, user_agent=AGENT
+    ) as http:
+        way = Way(http, client, budget, base_url=api.base_url, hosts=files.hosts, emit=emit)
+        yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
 
 
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:

@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,8 +25,9 @@ import anyio.to_thread
 from product_live_worker.executors.frames import HEAD, to_json
 from product_live_worker.executors.perform import Call, Work
 from product_live_worker.executors.resources import CLOSING, Resources
+from product_live_worker.model.context import Context, Verb
 from product_live_worker.model.execution import Outcome
-from product_live_worker.model.handler import Context, Handler
+from product_live_worker.model.handler import Handler
 
 PR_SET_PDEATHSIG = 1
 KILL_ME_FIRST = "500"
@@ -71,11 +72,9 @@ async def _run(pipe: _Pipe, execution: dict[str, Any], resources: Resources) -> 
         # What runs on this process's loop must not block it; a `def` handler has nobody beside it.
         return await anyio.to_thread.run_sync(pipe.ask, name, argument) if is_async else pipe.ask(name, argument)
 
-    async def keep_checkpoint(checkpoint: dict[str, Any]) -> None:
-        await verb("keep_checkpoint", checkpoint)
-
+    verbs = {name: partial(verb, name) for name in execution["verbs"]}
     more: dict[str, Any] = {} if is_async else {"call": _at_once}
-    context = Context(**context, log=_Log(pipe), keep_checkpoint=keep_checkpoint, **more)
+    context = Context(**context, log=_Log(pipe), verbs=verbs, **more)
 
     async def called(call: Call) -> Any:
         result = call(context)
@@ -96,7 +95,7 @@ def find_handler(module: str, name: str) -> Handler:
     raise LookupError(f"the module {module} has no handler {name!r} at its top level")
 
 
-def _at_once(verb: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]], argument: dict[str, Any]) -> Any:
+def _at_once(verb: Verb, argument: Any) -> Any:
     """Drive a coroutine that never waits to its end."""
     try:
         verb(argument).send(None)

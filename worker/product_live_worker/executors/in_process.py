@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from product_live_worker.model.execution import Outcome, Status
 
 if TYPE_CHECKING:
     from product_live_worker.executors.perform import Work
-    from product_live_worker.model.handler import Context
+    from product_live_worker.model.context import Context
 
 BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
@@ -46,10 +46,6 @@ CLOSING = 5.0
 """Seconds that idle processes have at the end to close what they have opened."""
 LONGEST_LINE = 10_000
 PAGE = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
-VERBS: Mapping[str, Callable[[Context, Any], Awaitable[Any]]] = {
-    "keep_checkpoint": lambda context, argument: context.keep_checkpoint(argument),
-}
-"""What a handler may ask of the worker through its context, by name."""
 LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 
@@ -257,9 +253,9 @@ async def _do(child: _Child, work: Work, said: dict[str, Any]) -> None:
             work.failed(RaisedInProcess(str(said["traceback"])))
         case "ask":
             answer, error = None, ""
-            verb = VERBS[said["verb"]]
+            verb = work.context.verbs[said["verb"]]
             try:
-                answer = await verb(work.context, said["argument"])
+                answer = await verb(said["argument"])
             except Exception as refused:  # noqa: BLE001 (whatever it is, it is the handler's to hear)
                 error = f"{type(refused).__name__}: {refused}"
             await _tell(child, {"answer": answer, "error": error})
@@ -320,12 +316,13 @@ def _key(work: Work) -> tuple[str, ...]:
 
 def _request(work: Work) -> dict[str, Any]:
     context = work.context
-    names = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint")
+    names = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint", "directory")
     return {
         "module": work.handler.module,
         "handler": work.handler.name,
         "raw": work.raw,
         # By itself: the classes that settings are made of can be read once the handler's module is there.
         "context": pickle.dumps({name: getattr(context, name) for name in names}),
+        "verbs": tuple(context.verbs),
         "max_output": work.max_output,
     }

@@ -15,8 +15,8 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from product_live_worker.executors.perform import Call, Work
     from product_live_worker.executors.resources import Resources
+    from product_live_worker.model.context import Context
     from product_live_worker.model.execution import Outcome
-    from product_live_worker.model.handler import Context
 
 
 @dataclass(eq=False)

@@ -17,7 +17,8 @@ from product_live_worker.model.resource import NEEDED, Resource
 from product_live_worker.telemetry.log import log_for
 
 if TYPE_CHECKING:
-    from product_live_worker.model.handler import Context, Handler
+    from product_live_worker.model.context import Context
+    from product_live_worker.model.handler import Handler
 
 CLOSING = 5.0
 """Seconds that the closing of all may take."""

@@ -6,16 +6,18 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 
 from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
+from product_live_worker.model.context import Context, Log, Verb
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, Execution, Outcome, State, Status
-from product_live_worker.model.handler import Context, Log
 from product_live_worker.model.task import ServedTask
 from product_live_worker.telemetry.events import Emit, ExecutionSettled, HandlerFailed, about
 
@@ -39,16 +41,23 @@ class Dispatcher:
         tasks: Mapping[str, ServedTask],
         executors: Mapping[str, Executor],
         *,
+        workdirs: Workdirs,
         max_output: int,
         log_for: Callable[[Execution], Log],
+        verbs: Callable[[Execution, Path, Log], Mapping[str, Verb]],
         emit: Emit,
     ) -> None:
-        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to."""
+        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to.
+
+        `verbs` gives what the worker does for the handler of an execution beside saving checkpoints.
+        """
         self._journal = journal
         self._tasks = tasks
         self._executors = executors
+        self._workdirs = workdirs
         self._max_output = max_output
         self._log_for = log_for
+        self._verbs = verbs
         self._emit = emit
         self.trouble = Outage("writing the journal", emit)
         self._intake = anyio.CancelScope()
@@ -98,6 +107,14 @@ class Dispatcher:
         return max((now - max(at, well, self._held_at.get(one, at)) for one, at in claimed), default=0.0)
 
     async def _dispatch(self, execution: Execution) -> None:
+        directory = self._workdirs.new(execution.id)
+        try:
+            await self._dispatch_in(directory, execution)
+        finally:
+            # Only now: no report waits for a large directory to be gone.
+            await self._workdirs.remove(directory)
+
+    async def _dispatch_in(self, directory: Path, execution: Execution) -> None:
         task = self._tasks.get(execution.task)
         if task is None:
             text = f"No handler is installed any more for the task {execution.task}."
@@ -112,7 +129,7 @@ class Dispatcher:
                 repeated = await self._repeated(execution)
                 execution = await self._written(lambda: self._journal.start(execution))
                 started = time.monotonic()
-                outcome = repeated or await self._perform(execution, task)
+                outcome = repeated or await self._perform(execution, task, directory)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
@@ -128,20 +145,25 @@ class Dispatcher:
             outcome = Outcome.failed("cancelled", CANCELLED)
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
 
-    async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+    async def _perform(self, execution: Execution, task: ServedTask, directory: Path) -> Outcome:
         waited = time.time() - execution.claimed_at
         timeout = task.may_run(waited)
         if timeout <= 0:
             return Outcome.failed("timeout", TOO_LATE.format(limit=task.platform_timeout, waited=waited))
+        log = self._log_for(execution)
         context = Context(
             execution_id=execution.id,
             task=task.key,
             deadline=datetime.now(UTC) + timedelta(seconds=timeout),
-            log=self._log_for(execution),
+            log=log,
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
-            keep_checkpoint=lambda checkpoint: self._keep_checkpoint(execution, checkpoint),
+            directory=directory,
+            verbs={
+                "save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint),
+                **self._verbs(execution, directory, log),
+            },
         )
         return await perform(
             self._executors,
@@ -185,7 +207,7 @@ class Dispatcher:
                 await self._journal.changed()
         return None
 
-    async def _keep_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
+    async def _save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
         with anyio.CancelScope(shield=True):
             await self._journal.save_checkpoint(execution, checkpoint)
 

@@ -1,26 +1,25 @@
-"""The whole contract between the worker and a handler: `@handler`, `Context`, `TaskFailed`."""
+"""What makes a function a handler: `@handler`."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
 import typing
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from product_live_worker.model.context import Context
+from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
 from product_live_worker.model.retry import Retry
-from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
@@ -32,88 +31,6 @@ _SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
-
-
-class TaskFailed(Exception):
-    """Raised by a handler to refuse its input: the execution is reported FAILED.
-
-    `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
-    reported output beside `message` and `code`.
-    """
-
-    # A subclass whose __init__ forgets this one's is a refusal all the same.
-    message = ""
-    code = "task_failed"
-    output: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.output = dict(output or {})
-
-
-class Log(Protocol):
-    """Structured log lines that carry the execution's id and correlation id."""
-
-    def debug(self, event: str, **fields: Any) -> Any:
-        """Write a line that is only of use to the handler's author."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Write a line of ordinary progress."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Write a line about something odd that did not stop the work."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Write a line about something that went wrong."""
-
-
-async def _keep_nothing(_: dict[str, Any]) -> None:
-    return None
-
-
-def _on_the_loop(
-    verb: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], argument: dict[str, Any]
-) -> Coroutine[Any, Any, None]:
-    return verb(argument)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a handler may know of the execution it runs, and do beside returning its result."""
-
-    execution_id: str
-    """The platform's id of this execution; a retry by the platform has another."""
-    task: str
-    """The key of the task."""
-    deadline: datetime
-    """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
-    log: Log
-    """Writes lines that carry the execution's id."""
-    settings: Any = field(default_factory=dict)
-    """The section `[tasks.<key>.settings]`, as the model that the handler asks for, or as a dict."""
-    idempotency_key: str = ""
-    """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
-    checkpoint: Mapping[str, Any] | None = None
-    """What the handler saved last before the worker was killed; None when it runs for the first time."""
-    keep_checkpoint: Callable[[dict[str, Any]], Coroutine[Any, Any, None]] = field(default=_keep_nothing, repr=False)
-    call: Callable[[Callable[[dict[str, Any]], Coroutine[Any, Any, None]], dict[str, Any]], Any] = field(
-        default=_on_the_loop, repr=False
-    )
-
-    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> Any:
-        """Write down how far the work has come; durable when it returns. JSON values only.
-
-        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. After a crash, a handler with
-        `on_crash="rerun"` is called again with it in `context.checkpoint`. Raises TypeError or ValueError for what
-        is no JSON.
-        """
-        return self.call(self.keep_checkpoint, json.loads(json.dumps(dict(checkpoint), allow_nan=False)))
-
-    def remaining(self) -> float:
-        """Give the seconds left before the deadline, never less than 0."""
-        return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""What a handler may know of the execution it runs, and ask of the worker: `Context`."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from product_live_worker.model.files import Files, no_transfers, read_answer
+
+Verb = Callable[[Any], Coroutine[Any, Any, Any]]
+"""Something that the worker does for a handler: JSON in, JSON out, so that it can be asked from another process."""
+
+
+Severity = Literal["info", "warning", "error"]
+
+
+class Log(Protocol):
+    """Structured log lines that carry the execution's id and correlation id."""
+
+    def debug(self, event: str, **fields: Any) -> Any:
+        """Write a line that is only of use to the handler's author."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Write a line of ordinary progress."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Write a line about something odd that did not stop the work."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Write a line about something that went wrong."""
+
+
+async def _keep_nothing(_: Any) -> None:
+    return None
+
+
+def _on_the_loop(verb: Verb, argument: Any) -> Coroutine[Any, Any, Any]:
+    return verb(argument)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may know of the execution it runs, and do beside returning its result."""
+
+    execution_id: str
+    """The platform's id of this execution; a retry by the platform has another."""
+    task: str
+    """The key of the task."""
+    deadline: datetime
+    """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
+    log: Log
+    """Writes lines that carry the execution's id."""
+    settings: Any = field(default_factory=dict)
+    """The section `[tasks.<key>.settings]`, as the model that the handler asks for, or as a dict."""
+    idempotency_key: str = ""
+    """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
+    checkpoint: Mapping[str, Any] | None = None
+    """What the handler saved last before the worker was killed; None when it runs for the first time."""
+    directory: Path | None = field(default=None, repr=False)
+    verbs: Mapping[str, Verb] = field(default_factory=dict, repr=False)
+    call: Callable[[Verb, Any], Any] = field(default=_on_the_loop, repr=False)
+
+    @property
+    def workdir(self) -> Path:
+        """A directory for this execution alone (0700), made when first asked for, removed afterwards with all in it."""
+        if self.directory is None:
+            raise RuntimeError("this context was made by hand and has no work directory")
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        return self.directory
+
+    @property
+    def files(self) -> Files:
+        """Downloads into `workdir`, and uploads: see Files."""
+        return Files(self._ask)
+
+    def report(self, message: str, *, severity: Severity = "info") -> Any:
+        """Tell the user of the job: a line in the job's log on Product-Live, "info", "warning" or "error".
+
+        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. It never waits for the
+        platform and never fails: lines go out when the budget has nothing better to do, the oldest of too many are
+        dropped, and there are none for an input without `eventCorrelationId` or with `log.platform = false`. Raises
+        ValueError for another severity, and TypeError for what is no text.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"context.report: the message is a text; found {type(message).__name__}")
+        if severity not in typing.get_args(Severity):
+            raise ValueError(f"context.report: severity is 'info', 'warning' or 'error'; found {severity!r}")
+        return self.call(self.verbs.get("report", _keep_nothing), {"message": message, "severity": severity})
+
+    def _ask(self, name: str, argument: Any, read: Callable[[Any], Any]) -> Any:
+        verb: Verb = self.verbs.get(name) or no_transfers
+
+        async def ask(argument: Any) -> Any:
+            return read_answer(await verb(argument), read)
+
+        return self.call(ask, argument)
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> Any:
+        """Write down how far the work has come; durable when it returns. JSON values only.
+
+        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. After a crash, a handler with
+        `on_crash="rerun"` is called again with it in `context.checkpoint`. Raises TypeError or ValueError for what
+        is no JSON.
+        """
+        saved = json.loads(json.dumps(dict(checkpoint), allow_nan=False))
+        return self.call(self.verbs.get("save_checkpoint", _keep_nothing), saved)
+
+    def remaining(self) -> float:
+        """Give the seconds left before the deadline, never less than 0."""
+        return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
