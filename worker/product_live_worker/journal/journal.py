@@ -90,6 +90,7 @@ class Journal:
     ) -> None:
         """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps."""
         self.ledger = ledger
+        ledger.on_trouble = self._tell
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""

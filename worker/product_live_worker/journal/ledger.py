@@ -34,6 +34,8 @@ class JournalLedger:
 
     def __init__(self, writer: Writer, platform: str, *, now: Callable[[], float], boot: str) -> None:
         self.now = now
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        """Hears that the disk refuses."""
         self._writer = writer
         self._platform = platform
         self._boot = boot
@@ -57,7 +59,8 @@ class JournalLedger:
         """See Ledger."""
         try:
             taken = await self._writer.do(lambda connection: self._take(connection, demand))
-        except JournalUnwritable:
+        except JournalUnwritable as error:
+            self.on_trouble(str(error))
             taken = self._take_unwritten(demand)
         if isinstance(taken, int):
             self._known[taken] = (demand.lane, self.now() + demand.hold)
