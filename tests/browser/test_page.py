@@ -204,7 +204,7 @@ async def test_a_stuck_thread_is_told(tmp_path: Path, browser: Browser) -> None:
 
     async with watched(browser, [stuck], tmp_path) as (worker, window):
         worker.submit("stuck", {})
-        await told(window.page, "Working, but look at this", "1 thread runs on after their deadline")
+        await told(window.page, "Working, but look at this", "1 thread runs on after its deadline")
         await expect(window.page.locator("#tasks")).to_contain_text("1 stuck", timeout=SOON)
         release.set()
 
@@ -238,7 +238,7 @@ async def test_ten_thousand_executions_of_five_hundred_tasks_stay_readable(tmp_p
         # 8 ms and 6 ms, on the machine where it was written; 20 ms were allowed.
         assert large < 4 * small
         assert len((await worker.get("/status")).content) < 200_000
-        await told(window.page, "All is well", "10,000 executions run.")
+        await told(window.page, "All is well", "10,000 executions run")
         await expect(window.page.locator("#in_hand")).to_contain_text(
             "9,975 more executions are not shown", timeout=SOON
         )
@@ -313,7 +313,7 @@ async def test_an_operator_acts_by_one_click_and_it_is_kept(
         await page.locator("#in_hand tbody tr").get_by_role("button", name="Cancel").click(timeout=SOON)
         await expect(page.locator("#failures")).to_contain_text("Cancelled by Anna.", timeout=SOON)
         await until(lambda: bool(worker.heard(ReportUndeliverable)))
-        await told(page, "Working, but look at this", "1 undeliverable results kept", "redeliver or discard")
+        await told(page, "Working, but look at this", "1 undeliverable result is kept", "redeliver or discard")
         row = page.locator("#undeliverable tbody tr")
         await expect(row).to_contain_text("422", timeout=SOON)
         refusing.clear()

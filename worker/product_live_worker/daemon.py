@@ -172,6 +172,7 @@ class Daemon:
             budget,
             time.time(),
         )
+        self.page = new_page(self)
         metrics.watch(self._gauges(budget))
 
     async def remember(self) -> None:
@@ -420,10 +421,9 @@ async def open_daemon(
         await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        page = new_page(daemon)
-        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
+        app = create_app(daemon.health, daemon.status, metrics, daemon.page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
-        opened.callback(page.close)
+        opened.callback(daemon.page.close)
         emit(
             WorkerStarted(
                 version=__version__,
