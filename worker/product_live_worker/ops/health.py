@@ -61,6 +61,7 @@ class Health:
             self._polling(),
             self._budget(),
             self._handlers(),
+            self._places(),
             self._threads(),
             self._reports(),
         ]
@@ -139,6 +140,13 @@ class Health:
             "handlers", ok, _since("a claimed execution has not been started", late) if not ok else "", RESTART
         )
 
+    def _places(self) -> Check:
+        troubles = {key: why for key in self.catalogue.tasks if (why := self.dispatcher.without_place(key))}
+        if troubles:
+            tasks, why = ", ".join(troubles), next(iter(troubles.values()))
+            return Check("places", False, f"nothing is claimed for {tasks}: {why}", PLACES)
+        return Check("places", True, "every handler has a place to run")
+
     def _threads(self) -> Check:
         stuck = self.threads.stuck()
         return Check(
@@ -174,6 +182,7 @@ class Health:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
 
 
+PLACES = "Start the Dask scheduler, or mend execution.dask_scheduler; nothing is lost, and work goes on by itself."
 RESTART = "Restart the worker, and report this as a defect; the journal has everything."
 RESUME = "Resume when the reason has gone: on the page, or `product-live-worker resume`."
 SHARED = "Somebody else uses the account's requests too: find who, or lower budget.requests_per_minute here."

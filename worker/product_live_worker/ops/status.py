@@ -182,6 +182,8 @@ class Status:
             return {"in_seconds": None, "why": "the worker is stopping"}
         if paused := poller.paused() or (pause and pause.told()):
             return {"in_seconds": None, "why": paused}
+        if trouble := self.health.dispatcher.without_place(task):
+            return {"in_seconds": None, "why": trouble}
         if self.health.dispatcher.free(task) <= 0:
             return {"in_seconds": None, "why": "all its slots are taken"}
         if poller.waits_for_budget and plan.at <= now:

@@ -143,6 +143,10 @@ class Slot:
             self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
         self._sent = True
 
+    def prolong(self) -> None:
+        """Call this now and then while the request is still being sent: it may be counted when its end arrives."""
+        self._budget.prolong(self._number)
+
     def unsent(self) -> None:
         """Call this when the request certainly never left: its slot is free again."""
         self._sent = False
@@ -329,6 +333,11 @@ class Budget:
         if slot != UNLIMITED:
             self._ledger.answered(slot, self.window)
             self.nudge()
+
+    def prolong(self, slot: int) -> None:
+        """Hold the slot from now on as if its request were sent now."""
+        if slot != UNLIMITED:
+            self._ledger.answered(slot, self._longest_request + self.window)
 
     def give_back(self, slot: int) -> None:
         """Free the slot now, and let the next waiter try."""

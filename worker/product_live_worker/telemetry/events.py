@@ -274,5 +274,27 @@ class ReportUndeliverable(ExecutionEvent):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogLine(Event):
+    """A line for the log of a job was sent, dropped because too many waited, or failed."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogOff(Event):
+    """The platform has no Logs API at this path; nothing more is sent to it until the next start."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogRefused(Event):
+    """The platform refuses a line for the log of a job; further refusals are only counted."""
+
+    reason: str
+
+
 Emit = Callable[[Event], None]
 """How a stage says an event."""

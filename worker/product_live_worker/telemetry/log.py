@@ -9,7 +9,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from product_live_worker.model.handler import Log
+from product_live_worker.model.context import Log
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.events import Event
 from product_live_worker.telemetry.redaction import Secrets, redacted
@@ -49,6 +49,11 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.ReportPostponed: ("debug", "report postponed"),
     events.ReportConflicted: ("warning", "the platform has another status than the one reported"),
     events.ExecutionReported: ("info", "execution reported"),
+    events.JobLogOff: (
+        "warning",
+        "the platform has no Logs API there (log.platform_path); nothing more is written to the logs of jobs",
+    ),
+    events.JobLogRefused: ("warning", "the platform refuses a line for the log of a job; further ones are not told of"),
     events.ReportUndeliverable: ("error", "the platform refuses this result for good; it stays in the journal"),
 }
 """What is logged, at which level, in which words; an event that is not here is only counted."""
