@@ -110,7 +110,9 @@ class Health:
             why = f": {outage.reason}" if outage.lasts else ""
             yield Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
         if outage.lasts:
-            found = _since(f"polls are not answered ({outage.reason})", outage.seconds())
+            failing = self.poller.failing()
+            of = "" if len(failing) == len(self.catalogue.tasks) else f" of {', '.join(failing[:NAMED])}"
+            found = _since(f"polls{of} are not answered ({outage.reason})", outage.seconds())
             yield Check("polling", True, f"{found}; they go on by themselves", _cure(outage.error), notable=True)
         if (paused := self.poller.paused()) and not self.journal.trouble:
             yield Check("polling", True, paused, "Look at the results that wait.", notable=True)
