@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.task import TaskSettings
 from product_live_worker.settings.values import (
     COUNT,
     DURATION,
