@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from product_live_worker.model.refusal import TaskFailed
 
@@ -62,16 +62,16 @@ class File(BaseModel):
             text = found.strip()
             found = {"id": text.lower()} if FILE_ID.fullmatch(text) else {"url": text}
         if not isinstance(found, Mapping | File):
-            raise ValueError(NEEDED)  # noqa: TRY004 (pydantic collects ValueErrors)
+            raise _no_file()
         # What a job's author wires to nothing comes as an empty text.
         return {k: v for k, v in found.items() if v not in ("", None)} if isinstance(found, Mapping) else found
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
         if self.url is None and self.id is None:
-            raise ValueError(NEEDED)
+            raise _no_file()
         if self.url is not None and not _is_address(self.url):
-            raise ValueError(NEEDED)
+            raise _no_file()
         return self
 
     @model_serializer(mode="wrap")
@@ -91,6 +91,10 @@ class File(BaseModel):
         """What it may be called on disk: one name without folders, never empty."""
         last = unquote(urlsplit(self.url or "").path.rpartition("/")[2])
         return plain_name(self.filename or "") or plain_name("" if last == "content" else last) or self.id or "file"
+
+
+def _no_file() -> PydanticCustomError:
+    return PydanticCustomError("no_file", NEEDED)
 
 
 def _is_address(text: str) -> bool:
