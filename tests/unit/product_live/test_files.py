@@ -23,7 +23,7 @@ from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import open_http
 from product_live_worker.product_live.files import Transfers
 from product_live_worker.product_live.upload import Upload, opened
-from product_live_worker.product_live.way import Trouble, Way, open_transfers_http
+from product_live_worker.product_live.way import Progress, Trouble, Way, open_transfers_http
 from product_live_worker.telemetry.events import RequestAnswered
 from support.clients import KEY, Desk
 from support.contexts import Lines
@@ -465,6 +465,20 @@ async def test_files_leave_half_of_the_window_to_the_rest(tmp_path: Path) -> Non
             many.cancel_scope.cancel()
     assert len(platform.requests) == 25
     assert it.desk.ledger.notes.count("taken") == 26
+
+
+def test_progress_is_told_now_and_then() -> None:
+    """Every ten seconds, with how much of how much."""
+    clock, log = [0.0], Lines()
+    progress = Progress(log, "uploading", lambda: clock[0])
+    told = []
+    for clock[0] in (1.0, 9.0, 10.0, 11.0, 25.0):
+        told.append(progress.made(int(clock[0]) * 100, 5000))
+    assert told == [False, False, True, False, True]
+    assert log.said("uploading") == [
+        {"bytes": 1000, "of": 5000, "seconds": 10.0},
+        {"bytes": 2500, "of": 5000, "seconds": 25.0},
+    ]
 
 
 async def test_where_nobody_can_move_files_it_is_told() -> None:

@@ -18,7 +18,8 @@ SECRETS = (SecretStr, SecretBytes)
 def read_settings(kind: type[BaseModel] | None, section: Mapping[str, Any]) -> Any:
     """Give the section as this model, or as it is where there is none; raises SettingsError, a line for each setting.
 
-    Where the model wants a SecretStr, the section may have `{ file = "/run/secrets/name" }`: the text of that file.
+    Where the model wants a SecretStr, in a dict[str, SecretStr] too, the section may have
+    `{ file = "/run/secrets/name" }`: the text of that file.
     """
     if kind is None:
         return section
@@ -46,7 +47,12 @@ def _filled(kind: type[BaseModel], section: Mapping[str, Any], at: str, unfit: l
                 del filled[name]
         elif isinstance(value, dict):
             kinds = set(_kinds(names[name].annotation))
-            if value.keys() == {"file"} and kinds & set(SECRETS):
+            if any(typing.get_origin(kind) is dict and set(_kinds(kind)) & set(SECRETS) for kind in kinds):
+                filled[name] = {
+                    key: _contents(inner["file"], f"{at}{name}.{key}", unfit) if _is_a_file(inner) else inner
+                    for key, inner in value.items()
+                }
+            elif _is_a_file(value) and kinds & set(SECRETS):
                 filled[name] = _contents(value["file"], f"{at}{name}", unfit)
             for inner in kinds:
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -66,6 +72,10 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     yield annotation
     for inner in typing.get_args(annotation):
         yield from _kinds(inner)
+
+
+def _is_a_file(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"file"}
 
 
 def _contents(file: Any, at: str, unfit: list[str]) -> str:
