@@ -84,7 +84,7 @@ def test_each_mistake_is_named() -> None:
     assert told == (
         "sise: there is no such setting; there are url, size, account, api-token",
         "account.pass: there is no such setting; there are user, password",
-        "url: Value error, … is not safe (found text)",
+        "url: … is not safe (found text)",
         "size: Input should be a valid integer, unable to parse string as an integer (found text)",
         "account.password: Field required",
     )

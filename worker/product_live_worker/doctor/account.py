@@ -19,7 +19,8 @@ def account(
     settings: Settings, handlers: Mapping[str, Handler], definitions: Sequence[Definition]
 ) -> Iterator[Finding]:
     """Look at the account's tasks as they came from the platform."""
-    yield Finding.ok("key", f"it is accepted; the account has {len(definitions)} tasks")
+    number = f"{len(definitions)} task{'' if len(definitions) == 1 else 's'}"
+    yield Finding.ok("key", f"it is accepted; the account has {number}")
     sections = task_settings(settings, handlers)
     served, problems = registry.assign({task.key: task.id for task in definitions}, handlers, sections)
     known = {task.key: task for task in definitions}
