@@ -19,7 +19,7 @@ from product_live_worker.daemon import task_settings
 from product_live_worker.doctor import Finding, examine
 from product_live_worker.model.errors import WorkerError
 from product_live_worker.model.handler import Handler
-from product_live_worker.settings import Settings, load
+from product_live_worker.settings import Settings, check_admin_token, load
 
 WORDS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
@@ -32,6 +32,7 @@ def check(
     with errors_told():
         try:
             settings = load(config, os.environ)
+            check_admin_token(settings.http)
             handlers = registry.load()
             task_settings(settings, handlers)
         except WorkerError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from product_live_worker import registry
 from product_live_worker.daemon import long_enough, new_schedule, task_settings
 from product_live_worker.doctor.finding import Finding
+from product_live_worker.executors.connections import check_connections
 from product_live_worker.flow.catalogue import cut_short
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
@@ -15,14 +16,20 @@ from product_live_worker.product_live.wire import Task as Definition
 from product_live_worker.settings import Settings
 
 
-def account(
+def matched(
     settings: Settings, handlers: Mapping[str, Handler], definitions: Sequence[Definition]
+) -> tuple[dict[str, ServedTask], tuple[str, ...]]:
+    """Give the tasks that would be served, and a line for each that would not."""
+    sections = task_settings(settings, handlers)
+    return registry.assign({task.key: task.id for task in definitions}, handlers, sections, settings.connections)
+
+
+def account(
+    settings: Settings, definitions: Sequence[Definition], served: Mapping[str, ServedTask], problems: Sequence[str]
 ) -> Iterator[Finding]:
-    """Look at the account's tasks as they came from the platform."""
+    """Look at the account's tasks as they came from the platform, and at what would serve them."""
     number = f"{len(definitions)} task{'' if len(definitions) == 1 else 's'}"
     yield Finding.ok("key", f"it is accepted; the account has {number}")
-    sections = task_settings(settings, handlers)
-    served, problems = registry.assign({task.key: task.id for task in definitions}, handlers, sections)
     known = {task.key: task for task in definitions}
     for task in served.values():
         yield from _task(replace(task, platform_timeout=known[task.key].longest_wait), known[task.key])
@@ -33,6 +40,12 @@ def account(
     if lines := cut_short(served.values(), settings.drain.timeout):
         yield Finding.warn("drain", f"drain.timeout: {'; '.join(lines)}", long_enough(served.values()))
     yield from _budget(settings, served)
+
+
+async def connections(served: Mapping[str, ServedTask]) -> list[Finding]:
+    """Have each connection that a task names say whether it can be used."""
+    found = await check_connections(served.values())
+    return [Finding("ok" if good else "fail", "connections", text) for good, text in found]
 
 
 def _task(task: ServedTask, definition: Definition) -> Iterator[Finding]:

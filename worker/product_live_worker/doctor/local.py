@@ -25,7 +25,9 @@ def local(settings: Settings, handlers: Mapping[str, Handler]) -> Iterator[Findi
         yield Finding.ok("handlers", f"installed are {', '.join(sorted(handlers))}")
     else:
         yield Finding.fail("handlers", "none is installed", "Install a plugin beside the worker.")
-    yield _port(settings)
+    yield _port(settings.http.host, settings.http.port, "http.port")
+    if settings.http.callback_port is not None:
+        yield _port(settings.http.host, settings.http.callback_port, "http.callback_port")
 
 
 def state(settings: Settings) -> Iterator[Finding]:
@@ -56,8 +58,7 @@ def journal_trouble(settings: Settings, error: JournalError) -> Finding:
     return Finding.fail("journal", f"{settings.state.url} cannot be used: {error}", cure)
 
 
-def _port(settings: Settings) -> Finding:
-    host, port = settings.http.host, settings.http.port
+def _port(host: str, port: int, setting: str) -> Finding:
     shown = f"{f'[{host}]' if ':' in host else host}:{port}"
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -67,5 +68,5 @@ def _port(settings: Settings) -> Finding:
             listening.listen()
     except OSError as error:
         text = f"{shown} cannot be listened on: {error.strerror}"
-        return Finding.warn("http", text, "Is a worker running already? Otherwise set http.host and http.port.")
-    return Finding.ok("http", f"operators can be answered on {shown}" if port else f"a free port of {host} is taken")
+        return Finding.warn("http", text, f"Is a worker running already? Otherwise set http.host and {setting}.")
+    return Finding.ok("http", f"{setting}: {shown} can be listened on" if port else f"{setting}: a free one of {host}")

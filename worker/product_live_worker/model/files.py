@@ -29,6 +29,9 @@ NEEDED = (
 )
 
 
+SHARE = "let execution.workdir in the settings be a directory that the machines of Dask share with the worker's"
+
+
 class TransferFailed(TaskFailed):
     """Raised by `context.files` when a file cannot be moved; not caught, it ends the execution FAILED with its words.
 
@@ -93,6 +96,14 @@ class File(BaseModel):
         return plain_name(self.filename or "") or plain_name("" if last == "content" else last) or self.id or "file"
 
 
+def _found(path: str) -> Path:
+    found = Path(path)
+    if not found.exists():
+        text = f"The file was downloaded on the worker's machine, and is not on this one: {SHARE}."
+        raise TransferFailed(text, code="file_unavailable")
+    return found
+
+
 def _no_file() -> PydanticCustomError:
     return PydanticCustomError("no_file", NEEDED)
 
@@ -140,7 +151,7 @@ class Files:
         pydantic.ValidationError for what is no file.
         """
         wanted = {"file": File.model_validate(file).model_dump(), "max_size": max_size, "sha256": sha256}
-        return self._ask("download", wanted, Path)
+        return self._ask("download", wanted, _found)
 
     def upload(self, path: str | os.PathLike[str], *, filename: str | None = None) -> Any:
         """Upload a file to Product-Live, at most `files.max_upload` bytes; gives the File, to be put into the output.

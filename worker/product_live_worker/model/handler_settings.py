@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ def read_settings(kind: type[BaseModel] | None, section: Mapping[str, Any]) -> A
     """Give the section as this model, or as it is where there is none; raises SettingsError, a line for each setting.
 
     Where the model wants a SecretStr, in a dict[str, SecretStr] too, the section may have
-    `{ file = "/run/secrets/name" }`: the text of that file.
+    `{ file = "/run/secrets/name" }`, the text of that file, or `{ env = "NAME" }`, that variable of the environment.
     """
     if kind is None:
         return section
@@ -48,12 +49,9 @@ def _filled(kind: type[BaseModel], section: Mapping[str, Any], at: str, unfit: l
         elif isinstance(value, dict):
             kinds = set(_kinds(names[name].annotation))
             if any(typing.get_origin(kind) is dict and set(_kinds(kind)) & set(SECRETS) for kind in kinds):
-                filled[name] = {
-                    key: _contents(inner["file"], f"{at}{name}.{key}", unfit) if _is_a_file(inner) else inner
-                    for key, inner in value.items()
-                }
-            elif _is_a_file(value) and kinds & set(SECRETS):
-                filled[name] = _contents(value["file"], f"{at}{name}", unfit)
+                filled[name] = {key: _secret(one, f"{at}{name}.{key}", unfit) for key, one in value.items()}
+            elif kinds & set(SECRETS):
+                filled[name] = _secret(value, f"{at}{name}", unfit)
             for inner in kinds:
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
                     filled[name] = _filled(inner, value, f"{at}{name}.", unfit)
@@ -74,8 +72,14 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from _kinds(inner)
 
 
-def _is_a_file(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"file"}
+def _secret(value: Any, at: str, unfit: list[str]) -> Any:
+    """Give the text that stands elsewhere, or the value as it is."""
+    match value:
+        case {"file": file, **rest} if not rest:
+            return _contents(file, at, unfit)
+        case {"env": variable, **rest} if not rest:
+            return _variable(variable, at, unfit)
+    return value
 
 
 def _contents(file: Any, at: str, unfit: list[str]) -> str:
@@ -89,3 +93,12 @@ def _contents(file: Any, at: str, unfit: list[str]) -> str:
         f"{at}: the file {file!r} cannot be read ({reason}); allowed is the path of a file with the secret in it"
     )
     return ""
+
+
+def _variable(name: Any, at: str, unfit: list[str]) -> str:
+    value = os.environ.get(name, "").strip() if isinstance(name, str) else ""
+    if not value:
+        unfit.append(
+            f"{at}: the environment has no variable {name!r}; allowed is the name of one with the secret in it"
+        )
+    return value
