@@ -32,7 +32,7 @@ def local(settings: Settings, handlers: Mapping[str, Handler]) -> Iterator[Findi
 
 def state(settings: Settings) -> Iterator[Finding]:
     """Look at the disk, once the journal has been opened."""
-    yield Finding.ok("journal", f"it can be written: {settings.state.url}")
+    yield Finding.ok("journal", f"it can be written: {settings.state.shown_url}")
     directory = settings.workdir()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def journal_trouble(settings: Settings, error: JournalError) -> Finding:
     cure = (
         "docs/journal.md says what to do about each; the platform was not asked, because the budget is in the journal."
     )
-    return Finding.fail("journal", f"{settings.state.url} cannot be used: {error}", cure)
+    return Finding.fail("journal", f"{settings.state.shown_url} cannot be used: {error}", cure)
 
 
 def _port(host: str, port: int, setting: str) -> Finding:
