@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -413,8 +414,10 @@ class _Stage:
 
 
 @asynccontextmanager
-async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple[Journal, Budget, Client]]:
-    """Open the journal, and the way to the platform that spends its budget."""
+async def open_account(
+    settings: Settings, *, emit: Emit, heard: Callable[[Any], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[Journal, Budget, Client]]:
+    """Open the journal, and the way to the platform that spends its budget; `heard` is told of each answer."""
     api, state = settings.api, settings.state
     async with (
         open_journal(
@@ -430,6 +433,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
             user_agent=AGENT,
+            heard=heard,
         ) as http,
     ):
         budget = Budget(

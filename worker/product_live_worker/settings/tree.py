@@ -182,10 +182,12 @@ class Settings(BaseSettings):
     def workdir(self) -> Path:
         """Give where executions get their directories: beside the journal, unless the settings say otherwise."""
         if self.execution.workdir is not None:
-            return self.execution.workdir
+            return self.execution.workdir.absolute()
         # A journal that is no file of this machine has no place beside it.
         here = Path(self.state.url.removeprefix("sqlite:///")).parent if self.state.url.startswith("sqlite:") else None
-        return (here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])) / "work"
+        place = here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])
+        # Handlers get it, and may be anywhere.
+        return place.absolute() / "work"
 
     def warnings(self) -> tuple[str, ...]:
         """Give a line for each setting that is allowed, but may not do what was meant."""
