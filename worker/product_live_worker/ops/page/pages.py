@@ -92,6 +92,10 @@ class Pages:
         _, document, sections = self._rendered[task]
         return document, sections
 
+    def forget(self) -> None:
+        """Render anew for the next who looks: something has just been done, and is to be seen."""
+        self._rendered.clear()
+
     def execution(
         self, row: Mapping[str, Any], acted: Sequence[Action], *, operator: Operator | None, can_act: bool
     ) -> str:
