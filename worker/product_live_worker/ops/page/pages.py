@@ -237,7 +237,7 @@ def commands(text: str) -> Markup:
     """Set what stands between backticks as a command."""
     from markupsafe import Markup, escape  # noqa: PLC0415 (with Jinja2, which only who looks pays for)
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 (it has just been escaped)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (it has just been escaped)
 
 
 def _well(document: StatusDocument) -> str:
