@@ -173,9 +173,21 @@ async def test_a_platform_that_is_away_is_told_at_once(tmp_path: Path, browser: 
         await until(lambda: worker.daemon.poller.outage.lasts)
         await told(window.page, "Working, but look at this", "polls are not answered", "they go on by themselves")
         away.clear()
-        await told(window.page, "All is well")
+        await told(window.page, "Working, but look at this", "may have claimed what never arrived")
+        await expect(window.page.locator("#verdict")).not_to_contain_text("they go on", timeout=SOON)
     async with watched(browser, [power], tmp_path / "2", api={"base_url": "http://127.0.0.1:9"}) as (_, window):
         await told(window.page, "Something is wrong", "the account's tasks are not known", "product-live-worker check")
+
+
+async def test_what_alerts_speak_of_is_told_in_the_verdict(tmp_path: Path, browser: Browser) -> None:
+    """A task that mostly fails, with its messages below; a claim that may be lost, with what brings it back."""
+    lost = sandbox.Faults()
+    async with watched(browser, [refuse], tmp_path, faults=lost) as (worker, window):
+        await worker.run("refuse", *[{"say": "The product has no EAN."}] * 3)
+        await told(window.page, "Working, but look at this", "most executions of the last half hour failed: 3 of 3 of")
+        await expect(window.page.locator("#failures")).to_contain_text("The product has no EAN.", timeout=SOON)
+        lost.add("cut_after", operations=["poll"], count=1)
+        await told(window.page, "Working, but look at this", "may have claimed what never arrived", "check names")
 
 
 async def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, browser: Browser) -> None:
