@@ -433,6 +433,7 @@ class Journal:
         """Take in who is alive, as seen at `now`."""
         turn = living.holders.index(self.holder) if self.holder in living.holders else 0
         self.fleet = Fleet(max(1, len(living.holders)), turn, living.at - now)
+        self.ledger.alone = self.fleet.workers == 1
         if is_newer(living.revision):
             self.outgrown = (
                 f"a newer worker has brought the journal to schema {living.revision}; this one knows {REVISION}"
