@@ -196,6 +196,7 @@ class Daemon:
             journal,
             self.threads,
             budget,
+            history,
             settings.execution.max_stuck_threads,
         )
         self.status = Status(
