@@ -7,10 +7,10 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-full docs format clean
+.PHONY: help demo test test-deploy chaos bench bench-full docs format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## See the worker run against the built-in sandbox (DEMO_SECONDS=20 make demo stops by itself)
 	@$(BIN)/product-live-worker run --sandbox --demo
@@ -22,6 +22,9 @@ test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
 	@echo "All is well."
+
+test-deploy: $(READY) ## Run deploy/ on the real thing: systemd, containers, monitoring (Debian, as root; up to 20 minutes)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/deploy
 
 chaos: $(READY) ## Kill the worker 60 times under every fault, and check that nothing is lost (up to ten minutes)
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos

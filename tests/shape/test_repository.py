@@ -55,11 +55,11 @@ def test_constraints_allow_what_is_declared() -> None:
 
 
 def test_the_makefile_is_short_and_explains_itself() -> None:
-    """Under twelve targets, and `make` lists each with its help."""
+    """Twelve targets at most, and `make` lists each with its help."""
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert targets == set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
     assert targets == set(re.findall(r"^([a-z-]+):.*## [A-Z]", MAKEFILE, re.MULTILINE))
-    assert len(targets) < 12
+    assert len(targets) <= 12
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="make is for Linux and macOS")
