@@ -145,7 +145,10 @@ class Daemon:
             budget,
             time.time(),
         )
+        self.metrics = metrics
         metrics.watch(self._gauges(budget))
+        ready = "Whether a check of /readyz is passed.", lambda: {check.name: check.ok for check in self.health.ready()}
+        metrics.watch({"ready": ready}, by="check")
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain."""
@@ -267,7 +270,9 @@ class Daemon:
                 lambda: self.journal.undeliverable,
             ),
             "budget_limit": ("Requests in a window that are ours; 0 is no limit.", budget.allowed),
+            "budget_limit_configured": ("Requests in a window by the settings; 0 is no limit.", lambda: budget.limit),
             "budget_used": ("Slots of the window that are held.", budget.used),
+            "key_refused": ("Whether the platform refuses the API key.", self.health.key_refused),
             "poll_overdue_seconds": ("How long a poll has been due, with capacity and budget.", self.poller.overdue),
             "pickup_delay_bound_seconds": ("The longest wait for a claim by plan.", self.schedule.waits),
             "loop_lag_seconds": ("How late the event loop was last.", lambda: self.loop_lag),

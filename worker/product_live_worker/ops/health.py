@@ -65,6 +65,11 @@ class Health:
             ),
         ]
 
+    def key_refused(self) -> bool:
+        """Whether the platform refuses the API key, to whichever stage asked last."""
+        outages = self.catalogue.outage, self.poller.outage
+        return any(isinstance(outage.error, KeyRefused) for outage in outages)
+
     def _tasks(self) -> Check:
         if not self.catalogue.loaded.is_set():
             why = self.catalogue.outage.reason or "the platform has not answered yet"
@@ -85,7 +90,7 @@ class Health:
         if overdue > POLL_LATE:
             why = outage.reason or "the poller does not get to it"
             return Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
-        if self.poller.succeeded_at is None and not self.poller.waits_for_budget:
+        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and self._may_poll():
             why = f": {outage.reason}" if outage.lasts else ""
             return Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
         return Check("polling", True, self.poller.paused() or outage.reason or "polls are answered")
@@ -120,6 +125,11 @@ class Health:
             cure = "Make room on the disk, or mend its permissions; work goes on by itself."
             return Check("journal", False, self.journal.trouble, cure)
         return Check("journal", True, f"{self.journal.undeliverable} undeliverable results kept")
+
+    def _may_poll(self) -> bool:
+        # After a restart, what is run again may take every slot at once.
+        tasks = self.catalogue.tasks
+        return not tasks or (not self.poller.paused() and any(self.dispatcher.free(task) > 0 for task in tasks))
 
     def _unstarted(self) -> float:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
