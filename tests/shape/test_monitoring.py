@@ -4,24 +4,96 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from product_live_worker.telemetry.metrics import PREFIX, Definition
-from support.metrics import definitions
+from product_live_worker.telemetry.metrics import CODES, PREFIX
+from support.metrics import definitions, undefined
 
 ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 
 
-@pytest.fixture(scope="module")
-def defined() -> dict[str, Definition]:
-    """Every metric of an open worker, by its name without the prefix."""
-    return {definition.name.removeprefix(PREFIX): definition for definition in definitions()}
+def loaded(path: Path) -> Any:
+    """Read a file of YAML."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def test_the_page_names_every_metric_and_no_other(defined: dict[str, Definition]) -> None:
+RULES = [rule for group in loaded(PROMETHEUS / "rules.yml")["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+TESTED = [test for case in loaded(PROMETHEUS / "rules.test.yml")["tests"] for test in case["alert_rule_test"]]
+
+
+def name_of(rule: dict[str, Any]) -> str:
+    """Give what a rule is called."""
+    return str(rule.get("alert") or rule["record"])
+
+
+def test_the_page_names_every_metric_and_no_other() -> None:
     """With its kind, its labels and its meaning, as the worker itself tells them."""
-    rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
-    )
-    assert rows == [(name, one.kind, ", ".join(one.labels) or "–", one.meaning) for name, one in defined.items()]
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [
+        (one.name.removeprefix(PREFIX), one.kind, ", ".join(one.labels), one.meaning) for one in definitions()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        ("product_live_worker_ready{check='journal'} == 0", []),
+        ("rate(product_live_worker_handler_seconds_bucket[5m])", []),
+        ("task:product_live_worker_defects:increase30m > 3", []),
+        ("product_live_worker_redy == 0", ["product_live_worker_redy{}"]),
+        ("product_live_worker_ready{kind='journal'}", ["product_live_worker_ready{kind}"]),
+        ("product_live_worker_handler_seconds", ["product_live_worker_handler_seconds{}"]),
+        ("product_live_worker_ready_count", ["product_live_worker_ready_count{}"]),
+    ],
+)
+def test_what_no_worker_has_is_found_in_an_expression(expression: str, wrong: list[str]) -> None:
+    """A name, a label, or a part that only histograms have."""
+    assert undefined(expression) == wrong
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_a_rule_asks_for_what_a_worker_has(rule: dict[str, Any]) -> None:
+    """A rule on a metric that does not exist would never fire, and nobody would notice."""
+    assert not undefined(rule["expr"])
+    assert set(re.findall(rf"\w+:{PREFIX}\w+:\w+", rule["expr"])) <= RECORDED
+    codes = [code for codes in re.findall(r'code!~"([^"]+)"', rule["expr"]) for code in codes.split("|")]
+    assert set(codes) <= CODES | {"own"}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert: str) -> None:
+    """Its section in the operations page bears its name, and says the same urgency first."""
+    rule = ALERTS[alert]
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### {alert}\n\n\*(page|ticket)\.\* ", page, re.MULTILINE)
+    assert section is not None
+    assert rule["labels"] == {"severity": section[1]}
+    assert rule["annotations"]["runbook"] == f"docs/operations.md#{alert.lower()}"
+    assert rule["annotations"]["summary"].endswith(".")
+
+
+def test_no_alert_is_told_of_that_there_is_not() -> None:
+    """The operations page and the alerts are one list, in one order."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (ProductLiveWorker\w+)", page, re.MULTILINE) == list(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_is_tested_firing_and_not_firing(alert: str) -> None:
+    """`make test-deploy` runs these tests with promtool."""
+    outcomes = {bool(test["exp_alerts"]) for test in TESTED if test["alertname"] == alert}
+    assert outcomes == {True, False}
+
+
+def test_the_scrape_is_called_what_the_alerts_look_for() -> None:
+    """`up` has no other name for the workers."""
+    (job,) = loaded(PROMETHEUS / "prometheus.yml")["scrape_configs"]
+    looked_for = {name for rule in RULES for name in re.findall(r'job="([^"]+)"', rule["expr"])}
+    assert looked_for == {job["job_name"]}

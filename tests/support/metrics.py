@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from product_live_worker.daemon import open_daemon
-from product_live_worker.telemetry.metrics import Definition
+from product_live_worker.telemetry.metrics import PREFIX, Definition
 from support.workers import settings_for
 
 
@@ -23,3 +24,25 @@ def definitions() -> tuple[Definition, ...]:
                 return daemon.metrics.definitions()
 
     return anyio.run(read)
+
+
+def named(expression: str) -> set[tuple[str, frozenset[str]]]:
+    """Give the worker's metrics in an expression of PromQL, each with the labels that are asked of it there.
+
+    Names with a colon are those of recording rules.
+    """
+    found = re.findall(rf"(?<![\w:])({PREFIX}\w+)(?![\w:])(?:\{{([^}}]*)\}})?", expression)
+    return {(name, frozenset(re.findall(r"(\w+)\s*[=!]", matchers))) for name, matchers in found}
+
+
+def undefined(expression: str) -> list[str]:
+    """Name what the expression asks for and no worker has."""
+    known = {definition.name: definition for definition in definitions()}
+    wrong = []
+    for name, labels in named(expression):
+        part = re.fullmatch(r"(\w+)_(bucket|sum|count)", name)
+        definition = known.get(name) or (known.get(part[1]) if part else None)
+        is_whole = definition is not None and (definition.kind == "histogram") == (name not in known)
+        if definition is None or not is_whole or labels - {*definition.labels, "job", "instance"}:
+            wrong.append(f"{name}{{{','.join(sorted(labels))}}}")
+    return wrong
