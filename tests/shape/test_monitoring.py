@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from product_live_worker.telemetry.metrics import CODES, PREFIX
-from support.metrics import definitions, undefined
+from product_live_worker.telemetry.metrics import CODES, PREFIX, Definition
+from support.metrics import definitions, named, undefined
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -97,3 +99,51 @@ def test_the_scrape_is_called_what_the_alerts_look_for() -> None:
     (job,) = loaded(PROMETHEUS / "prometheus.yml")["scrape_configs"]
     looked_for = {name for rule in RULES for name in re.findall(r'job="([^"]+)"', rule["expr"])}
     assert looked_for == {job["job_name"]}
+
+
+GRAFANA = ROOT / "deploy" / "grafana"
+BOARD = json.loads((GRAFANA / "product-live-worker.json").read_text(encoding="utf-8"))
+PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
+ASKED = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
+
+
+def test_the_dashboard_is_what_the_script_writes() -> None:
+    """`python deploy/grafana/dashboard.py` writes it anew after a metric has changed."""
+    script = runpy.run_path(str(GRAFANA / "dashboard.py"))
+    defined = {one.name.removeprefix(PREFIX): one for one in definitions()}
+    assert script["written"](defined) == (GRAFANA / "product-live-worker.json").read_text(encoding="utf-8")
+    added = Definition(f"{PREFIX}new_total", "counter", "New.", ("task",))
+    assert '"title": "new_total"' in script["written"]({**defined, "new_total": added})
+
+
+def test_a_panel_is_told_apart_and_says_what_it_shows() -> None:
+    """Titles and numbers are unique, and every panel has a unit and asks the data source that was chosen."""
+    for name in ("title", "id"):
+        values = [panel[name] for panel in BOARD["panels"]]
+        assert len(values) == len(set(values))
+    for panel in PANELS:
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+
+
+@pytest.mark.parametrize(("title", "target"), ASKED, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_panel_asks_for_what_a_worker_has(title: str, target: dict[str, Any]) -> None:
+    """Of the chosen job, and the legend names labels that its series have."""
+    assert not undefined(target["expr"])
+    assert '"$job"' in target["expr"]
+    grouped = re.search(r"by \(([^)]+)\)", target["expr"])
+    kept = set(grouped[1].split(", ")) if grouped else {"instance", *labels_of(target["expr"])}
+    assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept, title
+
+
+def labels_of(expression: str) -> set[str]:
+    """Give the labels of the metrics in an expression."""
+    known = {definition.name: definition.labels for definition in definitions()}
+    return {label for name, _ in named(expression) for label in known.get(name, ())}
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    """What is not shown, nobody sees."""
+    shown = {re.sub("_bucket$", "", name) for _, target in ASKED for name, _ in named(target["expr"])}
+    assert shown == {definition.name for definition in definitions()}
