@@ -76,7 +76,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "What is it doing?": (
         Panel("Executions reported", ("executions_total",)),
-        Panel("Executions in hand", ("executions_in_flight",)),
+        Panel("Executions in hand", ("executions_in_flight", "concurrency")),
         Panel("Polls", ("polls_total",)),
         Panel("Longest wait for a claim, by plan", ("pickup_delay_bound_seconds",)),
         Panel("Polls that find nothing", ("poll_empty_ratio",), unit="percentunit"),

@@ -154,6 +154,7 @@ async def test_metrics_move_with_the_work(tmp_path: Path) -> None:
         "product_live_worker_budget_limit_configured 50.0",
         'product_live_worker_ready{check="polling"} 1.0',
         "product_live_worker_key_refused 0.0",
+        'product_live_worker_concurrency{task="power"} 4.0',
         'product_live_worker_failures_total{code="invalid_input",task="power"} 1.0',
     ):
         assert line in text

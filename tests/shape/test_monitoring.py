@@ -26,7 +26,7 @@ def loaded(path: Path) -> Any:
 RULES = [rule for group in loaded(PROMETHEUS / "rules.yml")["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-TESTED = [test for case in loaded(PROMETHEUS / "rules.test.yml")["tests"] for test in case["alert_rule_test"]]
+TESTED = [test for case in loaded(PROMETHEUS / "rules.test.yml")["tests"] for test in case.get("alert_rule_test", ())]
 
 
 def name_of(rule: dict[str, Any]) -> str:

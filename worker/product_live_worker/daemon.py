@@ -264,6 +264,10 @@ class Daemon:
                 "Executions claimed or running.",
                 lambda: {key: self.journal.in_hand(key) for key in tasks},
             ),
+            "concurrency": (
+                "Executions that may run at once.",
+                lambda: {key: task.concurrency for key, task in tasks.items()},
+            ),
             "reports_pending": ("Outcomes that wait to be reported.", self.journal.reports_waiting),
             "reports_undeliverable": (
                 "Outcomes that the platform refuses for good.",
