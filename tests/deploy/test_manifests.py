@@ -27,9 +27,12 @@ def test_kustomize_renders_what_the_tests_have_looked_at(
     overlay: str, components: tuple[str, ...], tmp_path: Path
 ) -> None:
     """`make test` looks at what a few lines of Python render: the very same objects, hashes of settings included."""
-    here = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays" / overlay
-    with (here / "kustomization.yaml").open("a", encoding="utf-8") as file:
-        file.write(f"components: [{', '.join(f'../../components/{name}' for name in components)}]\n")
+    here = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays" / "ours"
+    here.mkdir()
+    taken = ", ".join(f"../../components/{name}" for name in components)
+    (here / "kustomization.yaml").write_text(
+        f"namespace: product-live\nresources: [../{overlay}]\ncomponents: [{taken}]\n", encoding="utf-8"
+    )
     done = subprocess.run(  # noqa: S603 (Debian's own)
         [tool("kubectl", "kubectl"), "kustomize", str(here)], capture_output=True, text=True, check=False
     )

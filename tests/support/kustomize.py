@@ -18,18 +18,15 @@ Key = tuple[str, str]
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-KNOWN = {
-    *("apiVersion", "kind", "namespace", "resources", "components"),
-    *("configMapGenerator", "images", "patches"),
-}
+KNOWN = {"apiVersion", "kind", "namespace", "resources", "configMapGenerator", "images", "patches"}
 WITHOUT_NAMESPACE = {"Namespace"}
 # The letters that kustomize writes for digits and vowels of a hash, so that it spells no word.
 LETTERS = str.maketrans("013ae", "ghkmt")
 
 
 def render(folder: Path, *components: str) -> list[Object]:
-    """Give the objects of an overlay with these components, as `kubectl kustomize` does, their order apart."""
-    objects = _built(folder, {}, components=[folder / name for name in _of(folder).get("components", ())])
+    """Give the objects of an overlay under one with these components, as `kubectl kustomize` does; in no order."""
+    objects = _built(folder, {})
     for component in components:
         objects = _built(KUBERNETES / "components" / component, objects)
     return list(_with_names(objects, _of(folder)).values())
@@ -41,7 +38,7 @@ def _of(folder: Path) -> Object:
     return given
 
 
-def _built(folder: Path, objects: dict[Key, Object], components: Iterable[Path] = ()) -> dict[Key, Object]:
+def _built(folder: Path, objects: dict[Key, Object]) -> dict[Key, Object]:
     given = _of(folder)
     objects = dict(objects)
     for name in given.get("resources", ()):
@@ -53,8 +50,6 @@ def _built(folder: Path, objects: dict[Key, Object], components: Iterable[Path] 
         made = _config_map(folder, **generator)
         assert (_key(made) in objects) == (generator.get("behavior") == "replace")
         objects[_key(made)] = made
-    for component in components:
-        objects = _built(component, objects)
     for patch in given.get("patches", ()):
         _patch(folder, objects, **patch)
     return objects
