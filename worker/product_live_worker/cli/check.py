@@ -14,7 +14,6 @@ from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import long_enough, open_account, task_settings
 from product_live_worker.flow.catalogue import cut_short
-from product_live_worker.journal.mounts import network_file_system
 from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
@@ -44,19 +43,7 @@ def _local(settings: Settings, handlers: dict[str, Handler]) -> Iterator[Finding
     yield True, f"settings can be used; the platform is {settings.api.base_url}"
     for warning in settings.warnings():
         yield True, f"note: {warning}"
-    yield from disk(settings.state.url)
     yield bool(handlers), f"handlers installed: {', '.join(sorted(handlers)) or 'none; install a plugin'}"
-
-
-def disk(url: str, mounts: str | None = None) -> Iterator[Finding]:
-    """Refuse a journal that is a file of another machine; see network_file_system."""
-    path = url.removeprefix("sqlite:///")
-    if path != url and (network := network_file_system(Path(path), mounts)):
-        text = (
-            f"state.url: {path} is on a network file system ({network}), where SQLite's log does not work: "
-            f"executions could be lost, or run twice. Put it on a disk of this machine, or use PostgreSQL"
-        )
-        yield False, text
 
 
 async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Finding]:
