@@ -13,6 +13,7 @@ from typing import Any
 
 from support.machine import Machine, until
 
+KEY = "sandbox-key"
 FINAL = ("COMPLETED", "FAILED")
 TASKS = (
     *("waits", "waits_in_thread", "begins_anew", "holds_the_loop", "takes_memory", "probes", "probes_in_process"),
@@ -72,9 +73,12 @@ class Platform:
         """Change what the platform accepts."""
         self.machine.in_its_network("curl", "-fsS", "-X", "PUT", "-d", json.dumps(settings), f"{self.url}/sandbox/settings")
 
-    def forget(self) -> None:
-        """Forget all executions and requests."""
+    def start_afresh(self, key: str) -> None:
+        """Forget all executions and requests; the tasks are there, and this key is accepted."""
+        self.configure(key=key)
         self._ask("reset", {})
+        for task in TASKS:
+            self._ask("tasks", {"key": task, "description": "", "retryCount": 0, "inputKeys": [], "outputKeys": []})
 
     def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self.machine.get(f"{self.url}/sandbox/{path}", body)
@@ -84,7 +88,7 @@ class Platform:
 def platform(machine: Machine, folder: Path, port: int = 8090) -> Iterator[Platform]:
     """Run the sandbox, from this checkout, in the machine's network while the block runs."""
     config = folder / f"sandbox-{port}.toml"
-    config.write_text("limit = 0\n" + "".join(f"[tasks.{task}]\n" for task in TASKS), encoding="utf-8")
+    config.write_text("limit = 0\n", encoding="utf-8")
     command = (sys.executable, "-m", "product_live_worker", "sandbox", "--port", str(port), "--config", str(config))
     with (folder / f"sandbox-{port}.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603 (our own command)
@@ -96,6 +100,7 @@ def platform(machine: Machine, folder: Path, port: int = 8090) -> Iterator[Platf
         try:
             made = Platform(machine, port)
             until(lambda: machine.answers(f"{made.url}/sandbox/settings"), "the sandbox to answer")
+            made.start_afresh(KEY)
             yield made
         finally:
             process.kill()

@@ -69,8 +69,8 @@ class Machine:
     def get(self, url: str, body: Mapping[str, Any] | None = None) -> Any:
         """Ask a server in it for JSON; posts `body` where there is one."""
         data = [] if body is None else ["--data", json.dumps(body)]
-        done = self.in_its_network("curl", "-sS", "--max-time", "10", *data, url)
-        assert done.returncode == 0, done.stderr
+        done = self.in_its_network("curl", "-sS", "--fail-with-body", "--max-time", "10", *data, url)
+        assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
     def answers(self, url: str) -> bool:
