@@ -30,7 +30,9 @@ BESIDE = (
 def main() -> None:
     """Read the command line, and make the archive below dist/."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plugins", nargs="*", metavar="PLUGIN", help="a folder, a wheel, or a name as in my-plugin==1.2")
+    parser.add_argument(
+        "plugins", nargs="*", metavar="PLUGIN", help="a folder, a wheel, or a name as in my-plugin==1.2"
+    )
     parser.add_argument("--python", action="append", choices=PYTHONS, help="for this Python only; may be repeated")
     parser.add_argument("--machine", choices=("x86_64", "aarch64"), default=_machine(), help="that it is for")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="where to put it")
@@ -60,7 +62,9 @@ def bundle(plugins: Iterable[str], pythons: Iterable[str], machine: str, dist: P
     for file in BESIDE:
         shutil.copy(ROOT / file, building)
     (building / "plugins.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(building)}\n" for file in _files(building)]
+    sums = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(building)}\n" for file in _files(building)
+    ]
     (building / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     folder = dist / "-".join(worker.name.split("-")[:2]).replace("_", "-")
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +91,9 @@ def _pip(*arguments: object) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (pip)
     if done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}bundle: pip cannot provide that (its words are above); no archive was made")
+        sys.exit(
+            f"{done.stdout}{done.stderr}bundle: pip cannot provide that (its words are above); no archive was made"
+        )
 
 
 def _files(folder: Path) -> list[Path]:

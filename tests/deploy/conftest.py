@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,8 +69,5 @@ def bundle(shared: Shared) -> Path:
 def trixie(shared: Shared) -> Path:
     """Give the root of a small Debian 13 with Python and systemd."""
     need("mmdebstrap")
-    packages = ("python3", "python3-venv", "ca-certificates", "systemd", "systemd-sysv", "iproute2")
+    packages = ("python3", "python3-venv", "ca-certificates", "systemd", "systemd-sysv", "iproute2", "curl")
     return shared("trixie", lambda folder: new_debian("trixie", folder / "root", *packages)) / "root"
-
-
-PYTHON = Path(sys.executable)

@@ -71,7 +71,9 @@ class Platform:
 
     def configure(self, **settings: Any) -> None:
         """Change what the platform accepts."""
-        self.machine.in_its_network("curl", "-fsS", "-X", "PUT", "-d", json.dumps(settings), f"{self.url}/sandbox/settings")
+        self.machine.in_its_network(
+            "curl", "-fsS", "-X", "PUT", "-d", json.dumps(settings), f"{self.url}/sandbox/settings"
+        )
 
     def start_afresh(self, key: str) -> None:
         """Forget all executions and requests; the tasks are there, and this key is accepted."""
@@ -92,7 +94,7 @@ def platform(machine: Machine, folder: Path, port: int = 8090) -> Iterator[Platf
     command = (sys.executable, "-m", "product_live_worker", "sandbox", "--port", str(port), "--config", str(config))
     with (folder / f"sandbox-{port}.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603 (our own command)
-            ["nsenter", "--target", str(machine.first), "--net", "--", *command],  # noqa: S607
+            ["nsenter", "--target", str(machine.first), "--net", "--", *command],  # noqa: S607 (the same)
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

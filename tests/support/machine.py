@@ -29,7 +29,7 @@ class Machine:
     def run(self, *command: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as root, to its end."""
         return subprocess.run(  # noqa: S603 (the tests' own)
-            ["nsenter", "--target", str(self.first), "--all", "env", "-i", PATHS, "LANG=C.UTF-8", *command],  # noqa: S607
+            ["nsenter", "--target", str(self.first), "--all", "env", "-i", PATHS, "LANG=C.UTF-8", *command],  # noqa: S607 (the same)
             input=stdin,
             capture_output=True,
             text=True,
@@ -59,7 +59,7 @@ class Machine:
     def in_its_network(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this machine's, with the other one's network."""
         return subprocess.run(  # noqa: S603 (the tests' own)
-            ["nsenter", "--target", str(self.first), "--net", "--", *command],  # noqa: S607
+            ["nsenter", "--target", str(self.first), "--net", "--", *command],  # noqa: S607 (the same)
             capture_output=True,
             text=True,
             timeout=60,
@@ -84,8 +84,12 @@ def machine(work: Path, *, below: Path = Path("/"), folder: Path | None = None) 
     name = f"plw-{os.getpid()}-{work.name}"
     work.mkdir(parents=True, exist_ok=True)
     words = (work.parent / f"{work.name}.log").open("w+")
-    with words, _ended_with_us(["bash", str(SCRIPT), name, str(below), str(work), *([str(folder)] if folder else [])],
-                               words.fileno()) as outer:
+    with (
+        words,
+        _ended_with_us(
+            ["bash", str(SCRIPT), name, str(below), str(work), *([str(folder)] if folder else [])], words.fileno()
+        ) as outer,
+    ):
         try:
             first = until(lambda: _systemd_in(outer), "systemd to be started", BOOTED)
             made = Machine(first)
@@ -114,7 +118,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
 def _ended_with_us(command: Sequence[str], output: int) -> Iterator[int]:
     # unshare keeps the mounts apart; setpriv has the kernel end it all when the tests are killed.
     process = subprocess.Popen(  # noqa: S603 (the tests' own)
-        ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", *command],  # noqa: S607
+        ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", *command],  # noqa: S607 (the same)
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -144,8 +148,7 @@ def _remove_groups(name: str, outer: int) -> None:
         for group in groups:
             for folder, _, _ in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+                    Path(folder).rmdir()
         return not any(group.exists() for group in groups)
 
     until(gone, "the machine's control groups to be empty")
-

@@ -24,6 +24,7 @@ mkdir -p proc sys dev run tmp media/host
 [ -z "$folder" ] || mount --bind "$folder" media/host
 
 # The rest happens in the new namespaces, as their first process, which becomes systemd.
+# shellcheck disable=SC2016
 exec unshare --pid --fork --kill-child=KILL --cgroup --uts --ipc --net bash -c '
 set -euo pipefail
 mount -t proc proc proc

@@ -40,10 +40,10 @@ def probe() -> dict[str, Any]:
         "forbidden": {name: _outcome(attempt) for name, attempt in FORBIDDEN.items()},
         "needed": {name: _outcome(attempt) for name, attempt in NEEDED.items()},
         "status": _status(),
-        "processes_seen": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+        "processes_seen": sorted(int(name) for name in _names("/proc") if name.isdigit()),
         "user_ids_seen": [line.split() for line in Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()],
-        "tmp": os.listdir("/tmp"),  # noqa: S108 (its own)
-        "devices": sorted(os.listdir("/dev")),
+        "tmp": _names("/tmp"),  # noqa: S108 (its own)
+        "devices": _names("/dev"),
         "environment": Path("/proc/self/environ").read_text(encoding="utf-8") + repr(dict(os.environ)),
         "core": list(resource.getrlimit(resource.RLIMIT_CORE)),
         "new_file": oct(_mode_of_new_file()),
@@ -57,6 +57,10 @@ def _outcome(attempt: Callable[[], object]) -> str:
     except OSError as error:
         return errno.errorcode[error.errno] if error.errno else str(error)
     return "done"
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
 
 
 def _call(name: str, *arguments: object) -> None:
@@ -94,8 +98,10 @@ def _set_clock() -> None:
 
 def _trace() -> None:
     # In a process of its own: the one that is traced stops at its next signal.
-    code = "import ctypes; c = ctypes.CDLL(None, use_errno=True); c.ptrace(0, 0, 0, 0) == -1 and exit(ctypes.get_errno())"
-    if number := subprocess.run(["python3", "-c", code], check=False).returncode:  # noqa: S607 (any will do)
+    code = (
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True); c.ptrace(0, 0, 0, 0) == -1 and exit(ctypes.get_errno())"
+    )
+    if number := subprocess.run(["python3", "-c", code], check=False).returncode:  # noqa: S603, S607 (ours)
         raise OSError(number, "ptrace")
 
 
@@ -106,10 +112,10 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
     "write /var/lib": _write("/var/lib/probe"),
     "write a kernel tunable": _write("/proc/sys/kernel/domainname"),
     "write a control group": lambda: Path("/sys/fs/cgroup/memory/probe").mkdir(),
-    "read /root": lambda: os.listdir("/root"),
-    "read /home": lambda: os.listdir("/home"),
+    "read /root": lambda: _names("/root"),
+    "read /home": lambda: _names("/home"),
     "read the kernel's log": lambda: _call("klogctl", SYSLOG_READ_ALL, ctypes.create_string_buffer(64), 64),
-    "read kernel modules": lambda: os.listdir("/usr/lib/modules"),
+    "read kernel modules": lambda: _names("/usr/lib/modules"),
     "set the clock": _set_clock,
     "set the host's name": lambda: _call("sethostname", b"probe", 5),
     "be root": lambda: os.setuid(0),
