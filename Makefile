@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deploy chaos bench bench-full docs format clean
+.PHONY: help demo test test-deploy bundle chaos bench bench-full docs format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 
 test-deploy: $(READY) ## Run deploy/ on the real thing: systemd, containers, monitoring (Debian, as root; up to 20 minutes)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/deploy
+
+bundle: $(READY) ## Make an archive to install from without a package index: make bundle PLUGINS="./my-plugin other==1.2"
+	@$(BIN)/python deploy/bundle.py $(PLUGINS)
 
 chaos: $(READY) ## Kill the worker 60 times under every fault, and check that nothing is lost (up to ten minutes)
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos

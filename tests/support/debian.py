@@ -34,6 +34,25 @@ def apt(*arguments: str, cwd: Path | None = None) -> None:
     assert done.returncode == 0, f"apt-get {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
+def new_debian(release: str, root: Path, *packages: str) -> None:
+    """Make the root of a small system of that release, from where this machine has its own packages from."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"],  # noqa: S607 (Debian's own)
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mirror = next(line for line in listed.stdout.splitlines() if line.rstrip("/").endswith("/debian"))
+    chosen = ["--mode=root", "--variant=minbase", f"--include={','.join(packages)}"]
+    done = subprocess.run(  # noqa: S603 (Debian's own)
+        ["mmdebstrap", *chosen, release, str(root), mirror],  # noqa: S607 (the same)
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def _is_installed(package: str) -> bool:
     done = subprocess.run(  # noqa: S603 (Debian's own)
         ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package],  # noqa: S607 (the same)
