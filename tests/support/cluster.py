@@ -84,7 +84,7 @@ class Cluster:
     def inside(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command in the cluster's namespaces."""
         return subprocess.run(  # noqa: S603 (the tests' own)
-            ["nsenter", "--target", str(self.first), "--net", "--mount", "--pid", *command],  # noqa: S607
+            ["nsenter", "--target", str(self.first), "--net", "--mount", "--pid", *command],  # noqa: S607 (Linux's own)
             input=stdin,
             capture_output=True,
             text=True,
@@ -101,7 +101,7 @@ def cluster(folder: Path, *images: Path) -> Iterator[Cluster]:
     spaces = ("--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--propagation=private")
     with (folder / "cluster.log").open("w") as log:
         outer = subprocess.Popen(  # noqa: S603 (our own)
-            ["unshare", *spaces, "bash", str(HERE / "cluster.sh"), str(folder), str(programs), *map(str, images)],  # noqa: S607
+            ["unshare", *spaces, "bash", str(HERE / "cluster.sh"), str(folder), str(programs), *map(str, images)],  # noqa: S607 (Linux's own)
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -169,7 +169,7 @@ def platform(made: Cluster, *tasks: str) -> Iterator[Platform]:
     """Run the sandbox in the cluster's network, with these tasks, while the block runs."""
     with (made.folder / "sandbox.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603 (our own)
-            ["nsenter", "--target", str(made.first), "--net", sys.executable, "-m", "support.secure_sandbox", "443"],  # noqa: S607
+            ["nsenter", "--target", str(made.first), "--net", sys.executable, "-m", "support.secure_sandbox", "443"],  # noqa: S607 (Linux's own)
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
             stdin=subprocess.DEVNULL,

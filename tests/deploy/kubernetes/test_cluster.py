@@ -63,9 +63,9 @@ def account(machine: Cluster) -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="module")
-@pytest.mark.usefixtures("account")
-def worker(machine: Cluster, account: Platform) -> Cluster:
+def worker(account: Platform) -> Cluster:
     """Install the worker as deploy/kubernetes/README.md says, and wait until it is ready."""
+    machine = account.cluster
     machine.ok("create", "namespace", "product-live")
     machine.apply(secret(KEY), disk(machine.folder / "disk"), *manifests())
     machine.ok("rollout", "status", "deployment/product-live-worker", "--timeout=120s")
