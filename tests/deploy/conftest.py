@@ -69,5 +69,5 @@ def bundle(shared: Shared) -> Path:
 def trixie(shared: Shared) -> Path:
     """Give the root of a small Debian 13 with Python and systemd."""
     need("mmdebstrap")
-    packages = ("python3", "python3-venv", "ca-certificates", "systemd", "systemd-sysv", "iproute2", "curl")
+    packages = ("python3", "python3-venv", "ca-certificates", "systemd", "systemd-sysv", "dbus", "iproute2", "curl")
     return shared("trixie", lambda folder: new_debian("trixie", folder / "root", *packages)) / "root"
