@@ -96,6 +96,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Requests without success", ("api_requests_total",), where='code!~"2.."'),
         Panel("Polls that may have claimed what never arrived", ("claims_ambiguous_total",)),
         Panel("Reports to which the platform had another status", ("report_conflicts_total",)),
+        Panel("Lines for the logs of jobs", ("job_log_lines_total",)),
         Panel("Threads that do not end", ("stuck_threads",)),
         Panel("Processes of handlers that ended", ("handler_processes_ended_total",)),
         Panel(
