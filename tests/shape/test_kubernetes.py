@@ -129,9 +129,9 @@ def given_to(objects: list[Object]) -> dict[str, Any]:
 
 
 def settings_of(objects: list[Object], folder: Path) -> Settings:
-    """Give the settings as the worker reads them, with a journal of its own machine."""
+    """Give the settings as the worker reads them."""
     (folder / "worker.toml").write_text(one(objects, "ConfigMap")["data"]["worker.toml"], encoding="utf-8")
-    return load(folder / "worker.toml", {"PLW_STATE__URL": f"sqlite:///{folder}/worker.db"}, require_key=False)
+    return load(folder / "worker.toml", {}, require_key=False)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -145,7 +145,8 @@ def test_the_worker_takes_its_settings_and_they_fit_the_pod(overlay: str, tmp_pa
     assert container["ports"] == [{"name": "http", "containerPort": settings.http.port}]
     assert pod["terminationGracePeriodSeconds"] >= settings.drain.timeout + LAST_REPORTS + 15
     is_writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
-    url = given_to(objects)["state"]["url"]
+    url = settings.state.url
+    assert url == given_to(objects)["state"]["url"]
     assert url.startswith("postgresql://") or str(Path(url.removeprefix("sqlite:///")).parent) in is_writable
 
 
