@@ -148,6 +148,7 @@ def test_the_worker_takes_its_settings_and_they_fit_the_pod(overlay: str, tmp_pa
     url = settings.state.url
     assert url == given_to(objects)["state"]["url"]
     assert url.startswith("postgresql://") or str(Path(url.removeprefix("sqlite:///")).parent) in is_writable
+    assert str(settings.workdir().parent) in is_writable
 
 
 def test_other_settings_are_another_rollout(tmp_path: Path) -> None:

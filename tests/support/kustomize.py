@@ -96,7 +96,7 @@ def _step(one: Object, op: str, path: str, value: Any = None) -> None:
         case "add":
             holder[place] = value
         case "replace":
-            assert place in holder
+            assert holder[place] is not None
             holder[place] = value
         case "remove":
             del holder[place]
