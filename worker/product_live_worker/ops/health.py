@@ -84,6 +84,11 @@ class Health:
             ),
         ]
 
+    def key_refused(self) -> bool:
+        """Whether the platform refuses the API key, to whichever stage asked last."""
+        outages = self.catalogue.outage, self.poller.outage
+        return any(isinstance(outage.error, KeyRefused) for outage in outages)
+
     def _tasks(self) -> Check:
         if not self.catalogue.loaded.is_set():
             why = self.catalogue.outage.reason or "the platform has not answered yet"
@@ -110,7 +115,7 @@ class Health:
         if overdue > POLL_LATE:
             why = outage.reason or "the poller does not get to it"
             yield Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
-        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and not self._each_paused():
+        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and self._may_poll():
             why = f": {outage.reason}" if outage.lasts else ""
             yield Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
         if outage.lasts:
@@ -125,9 +130,6 @@ class Health:
             more = f"; and {len(pauses) - NAMED} more" if len(pauses) > NAMED else ""
             yield Check("polling", True, told + more, RESUME, notable=True)
         yield Check("polling", True, "polls are answered")
-
-    def _each_paused(self) -> bool:
-        return all(self.journal.board.paused(task) for task in self.catalogue.tasks)
 
     def _budget(self) -> Check:
         held_off, limit, allowed = self.budget.held_off(), self.budget.limit, self.budget.allowed()
@@ -198,6 +200,12 @@ class Health:
         kept = self.journal.undeliverable
         found = f"{kept} undeliverable {'result is' if kept == 1 else 'results are'} kept"
         return Check("journal", True, found, UNDELIVERABLE, notable=kept > 0)
+
+    def _may_poll(self) -> bool:
+        # After a restart, what is run again may take every slot at once.
+        tasks, paused = self.catalogue.tasks, self.journal.board.paused
+        free = (task for task in tasks if self.dispatcher.free(task) > 0 and not paused(task))
+        return not tasks or (not self.poller.paused() and any(free))
 
     def _unstarted(self) -> float:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
