@@ -82,7 +82,7 @@ class Way:
                 task=made.name,
                 deadline=datetime.now(UTC) + timedelta(seconds=timeout),
                 log=self.log,
-                keep_checkpoint=keep,
+                verbs={"save_checkpoint": keep},
                 **context,
             ),
             timeout=timeout,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from product_live_worker.executors.perform import Work
-from product_live_worker.model.handler import Context, Handler
+from product_live_worker.model.context import Context
+from product_live_worker.model.handler import Handler
 
 
 class NoLog:

@@ -180,7 +180,7 @@ async def test_an_async_handler_runs_in_a_process_too(hall: Hall) -> None:
     async def keep(checkpoint: dict[str, Any]) -> None:
         saved.append(checkpoint)
 
-    outcome = await hall.run(conforming.async_apart, {"x": 1}, keep_checkpoint=keep)
+    outcome = await hall.run(conforming.async_apart, {"x": 1}, verbs={"save_checkpoint": keep})
     assert (outcome.output["x"], outcome.output["execution"], saved) == (1, "e1", [{"step": 1}])
     assert outcome.output["process"] != os.getpid()
 
@@ -191,7 +191,7 @@ async def test_a_verb_that_the_worker_cannot_do_is_the_handlers_to_hear(hall: Ha
     async def refuse(_: dict[str, Any]) -> None:
         raise OSError("the disk is full")
 
-    outcome = await hall.run(conforming.async_apart, keep_checkpoint=refuse)
+    outcome = await hall.run(conforming.async_apart, verbs={"save_checkpoint": refuse})
     assert outcome.message == "The handler failed: RuntimeError: OSError: the disk is full"
 
 
@@ -267,7 +267,7 @@ def test_a_handler_is_found_by_its_module_and_name(module: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"isolation": "thread"}, "isolation is 'process' or left out; found 'thread'"),
+        ({"isolation": "thread"}, "isolation is 'process', 'dask' or left out; found 'thread'"),
         ({"memory_limit": "512MB"}, "memory_limit needs isolation='process'"),
         ({"isolation": "process", "memory_limit": "much"}, "found 'much'"),
         ({"isolation": "process", "memory_limit": True}, "found True"),

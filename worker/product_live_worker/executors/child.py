@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,8 +25,9 @@ import anyio.to_thread
 from product_live_worker.executors.frames import HEAD, to_json
 from product_live_worker.executors.perform import Call, Work
 from product_live_worker.executors.resources import CLOSING, Resources
+from product_live_worker.model.context import Context, Verb
 from product_live_worker.model.execution import Outcome
-from product_live_worker.model.handler import Context, Handler
+from product_live_worker.model.handler import Handler
 
 PR_SET_PDEATHSIG = 1
 KILL_ME_FIRST = "500"
@@ -36,11 +37,11 @@ KILL_ME_FIRST = "500"
 def main(parent: int) -> None:
     """Serve the worker with the process id `parent` until it closes the pipe, or is gone."""
     _die_with(parent)
-    pipe = _Pipe.take_over()
+    pipe = Pipe.take_over()
     anyio.run(_serve, pipe)
 
 
-async def _serve(pipe: _Pipe) -> None:
+async def _serve(pipe: Pipe) -> None:
     # There is nobody here whom an opening could hold up; what wants the main thread, as handlers do, has it.
     async with Resources(in_threads=False) as resources:
         while (execution := await anyio.to_thread.run_sync(pipe.executions.get)) is not None:
@@ -54,7 +55,7 @@ async def _serve(pipe: _Pipe) -> None:
     os._exit(0)
 
 
-async def _run(pipe: _Pipe, execution: dict[str, Any], resources: Resources) -> Outcome:
+async def _run(pipe: Pipe, execution: dict[str, Any], resources: Resources) -> Outcome:
     def failed(error: BaseException) -> None:
         pipe.say(do="failed", traceback="".join(traceback.format_exception(error)))
 
@@ -71,11 +72,9 @@ async def _run(pipe: _Pipe, execution: dict[str, Any], resources: Resources) -> 
         # What runs on this process's loop must not block it; a `def` handler has nobody beside it.
         return await anyio.to_thread.run_sync(pipe.ask, name, argument) if is_async else pipe.ask(name, argument)
 
-    async def keep_checkpoint(checkpoint: dict[str, Any]) -> None:
-        await verb("keep_checkpoint", checkpoint)
-
+    verbs = {name: partial(verb, name) for name in execution["verbs"]}
     more: dict[str, Any] = {} if is_async else {"call": _at_once}
-    context = Context(**context, log=_Log(pipe), keep_checkpoint=keep_checkpoint, **more)
+    context = Context(**context, log=_Log(pipe), verbs=verbs, **more)
 
     async def called(call: Call) -> Any:
         result = call(context)
@@ -96,7 +95,7 @@ def find_handler(module: str, name: str) -> Handler:
     raise LookupError(f"the module {module} has no handler {name!r} at its top level")
 
 
-def _at_once(verb: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]], argument: dict[str, Any]) -> Any:
+def _at_once(verb: Verb, argument: Any) -> Any:
     """Drive a coroutine that never waits to its end."""
     try:
         verb(argument).send(None)
@@ -106,8 +105,8 @@ def _at_once(verb: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]], argumen
 
 
 @dataclass(eq=False)
-class _Pipe:
-    """The way to the worker, and back."""
+class Pipe:
+    """The way from a process to the worker, and back."""
 
     source: BinaryIO
     sink: BinaryIO
@@ -118,7 +117,7 @@ class _Pipe:
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def take_over(cls) -> _Pipe:
+    def take_over(cls) -> Pipe:
         """Keep stdin and stdout for the worker alone: what a handler prints goes the way of its errors."""
         # Duplicates are not inherited by what a handler starts.
         pipe = cls(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
@@ -174,7 +173,7 @@ class _Pipe:
 class _Log:
     """The log of a context; its lines are written by the worker."""
 
-    pipe: _Pipe
+    pipe: Pipe
 
     def debug(self, event: str, **fields: Any) -> None:
         self._say("debug", event, fields)
@@ -199,7 +198,7 @@ class _Log:
 class _Adopted(logging.Handler):
     """Sends lines of the standard logging the same way."""
 
-    def __init__(self, pipe: _Pipe) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         super().__init__()
         self._log = _Log(pipe)
 

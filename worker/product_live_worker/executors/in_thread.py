@@ -15,8 +15,8 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from product_live_worker.executors.perform import Call, Work
     from product_live_worker.executors.resources import Resources
+    from product_live_worker.model.context import Context
     from product_live_worker.model.execution import Outcome
-    from product_live_worker.model.handler import Context
 
 
 @dataclass(eq=False)
@@ -73,6 +73,10 @@ class InThread:
     def overdue(self, task: str) -> int:
         """Count the task's threads that run on after their deadline."""
         return sum(call.task == task for call in self._overdue if call.runs)
+
+    def trouble(self) -> str:
+        """Nothing stands in the way: threads are here."""
+        return ""
 
     def stuck(self) -> int:
         """Count all threads that run on after their deadline."""

@@ -1,119 +1,37 @@
-"""The whole contract between the worker and a handler: `@handler`, `Context`, `TaskFailed`."""
+"""What makes a function a handler: `@handler`."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
 import typing
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from product_live_worker.model.context import Context
+from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
 from product_live_worker.model.retry import Retry
-from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
 
-Isolation = Literal["loop", "thread", "process"]
+Isolation = Literal["loop", "thread", "process", "dask"]
 
 SMALLEST_MEMORY = 100_000_000
 _SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
-
-
-class TaskFailed(Exception):
-    """Raised by a handler to refuse its input: the execution is reported FAILED.
-
-    `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
-    reported output beside `message` and `code`.
-    """
-
-    # A subclass whose __init__ forgets this one's is a refusal all the same.
-    message = ""
-    code = "task_failed"
-    output: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.output = dict(output or {})
-
-
-class Log(Protocol):
-    """Structured log lines that carry the execution's id and correlation id."""
-
-    def debug(self, event: str, **fields: Any) -> Any:
-        """Write a line that is only of use to the handler's author."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Write a line of ordinary progress."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Write a line about something odd that did not stop the work."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Write a line about something that went wrong."""
-
-
-async def _keep_nothing(_: dict[str, Any]) -> None:
-    return None
-
-
-def _on_the_loop(
-    verb: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], argument: dict[str, Any]
-) -> Coroutine[Any, Any, None]:
-    return verb(argument)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a handler may know of the execution it runs, and do beside returning its result."""
-
-    execution_id: str
-    """The platform's id of this execution; a retry by the platform has another."""
-    task: str
-    """The key of the task."""
-    deadline: datetime
-    """When the handler is stopped and FAILED with code `timeout` is reported (UTC)."""
-    log: Log
-    """Writes lines that carry the execution's id."""
-    settings: Any = field(default_factory=dict)
-    """The section `[tasks.<key>.settings]`, as the model that the handler asks for, or as a dict."""
-    idempotency_key: str = ""
-    """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
-    checkpoint: Mapping[str, Any] | None = None
-    """What the handler saved last before the worker was killed; None when it runs for the first time."""
-    keep_checkpoint: Callable[[dict[str, Any]], Coroutine[Any, Any, None]] = field(default=_keep_nothing, repr=False)
-    call: Callable[[Callable[[dict[str, Any]], Coroutine[Any, Any, None]], dict[str, Any]], Any] = field(
-        default=_on_the_loop, repr=False
-    )
-
-    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> Any:
-        """Write down how far the work has come; durable when it returns. JSON values only.
-
-        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. After a crash, a handler with
-        `on_crash="rerun"` is called again with it in `context.checkpoint`. Raises TypeError or ValueError for what
-        is no JSON.
-        """
-        return self.call(self.keep_checkpoint, json.loads(json.dumps(dict(checkpoint), allow_nan=False)))
-
-    def remaining(self) -> float:
-        """Give the seconds left before the deadline, never less than 0."""
-        return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -137,7 +55,7 @@ class Handler:
     settings_type: type[BaseModel] | None = None
     """What `context.settings` is; None is the section as it is."""
     memory_limit: int | None = None
-    """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
+    """Bytes that a handler's own process may occupy; None is no limit."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -165,6 +83,23 @@ class Handler:
     def read_settings(self, section: Mapping[str, Any]) -> Any:
         """Give the section `[tasks.<key>.settings]` as the handler wants it; raises SettingsError."""
         return read_settings(self.settings_type, section)
+
+    def read_connection(self, settings: Any, connections: Mapping[str, Mapping[str, Any]]) -> Any:
+        """Give the section `[connections.<name>]` that these settings name, as the handler's resource wants it.
+
+        None where no resource asks for one. Raises SettingsError, naming each setting as `connections.<name>.…`.
+        """
+        kind = next((found.connection for found in self.resources.values() if found.connection is not None), None)
+        if kind is None:
+            return None
+        name = str(getattr(settings, "connection", ""))
+        if name not in connections:
+            known = ", ".join(sorted(connections)) or "none"
+            raise SettingsError(f"connections.{name}: there is no such section; there are: {known}")
+        try:
+            return read_settings(kind, connections[name])
+        except SettingsError as error:
+            raise SettingsError(*(f"connections.{name}.{problem}" for problem in error.problems)) from None
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -228,7 +163,7 @@ def handler(
     explicit: bool = False,
     on_crash: OnCrash = "fail",
     on_repeat: OnRepeat = "run",
-    isolation: Literal["process"] | None = None,
+    isolation: Literal["process", "dask"] | None = None,
     memory_limit: int | str | None = None,
     retry: Retry | None = None,
     settings: type[BaseModel] | None = None,
@@ -252,6 +187,9 @@ def handler(
     handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
     bytes; above, it is killed (on Linux, where the worker can see it).
 
+    `isolation="dask"`: the same, but the process runs beside a worker of the Dask cluster that the setting
+    `execution.dask_scheduler` names. docs/dask.md says what the cluster needs.
+
     `retry`: errors after which the function is called again, within the same claim and before its deadline.
 
     `settings`: a pydantic model that `[tasks.<key>.settings]` is read as, when the worker starts; in a SecretStr,
@@ -273,7 +211,9 @@ def handler(
         raise TypeError(f"handler {name!r}: {problem}")
     memory = None if memory_limit is None else _memory(name, memory_limit)
     if memory is not None and isolation is None:
-        raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
+        raise TypeError(
+            f"handler {name!r}: memory_limit needs isolation='process' or isolation='dask': threads share their memory"
+        )
 
     def register(function: Callable[..., Any]) -> Handler:
         input_type, output_type, takes_context, resources = _signature(name, function)
@@ -294,10 +234,10 @@ def handler(
             settings_type=settings,
             memory_limit=memory,
         )
-        if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
+        if isolation is not None and "<locals>" in getattr(function, "__qualname__", "<locals>"):
             raise TypeError(
-                f"handler {name!r}: with isolation='process' the function stands at the top of a module, where its own "
-                f"process can import it"
+                f"handler {name!r}: with isolation={isolation!r} the function stands at the top of a module, where its "
+                f"own process can import it"
             )
         try:
             made.prepare()
@@ -320,8 +260,8 @@ def _problems(
         yield f"on_crash is 'fail' or 'rerun'; found {on_crash!r}"
     if on_repeat not in typing.get_args(OnRepeat):
         yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
-    if isolation not in (None, "process"):
-        yield f"isolation is 'process' or left out; found {isolation!r}"
+    if isolation not in (None, "process", "dask"):
+        yield f"isolation is 'process', 'dask' or left out; found {isolation!r}"
     if not isinstance(retry, Retry | None):
         yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
     if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):
@@ -355,6 +295,8 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool,
             f"the module, outside of any function and of `if TYPE_CHECKING:`"
         ) from error
     resources = {parameter: found for parameter, hint in hints.items() if (found := resource_of(hint)) is not None}
+    if len({found.connection for found in resources.values()} - {None}) > 1:
+        raise TypeError(f"handler {name!r}: its resources ask for connections of several kinds; one is allowed")
     others = {"context", *resources}
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in others]
     if len(parameters) != 1 or parameters[0].kind not in (

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-if TYPE_CHECKING:
-    from product_live_worker.model.handler import Handler
-
-OnCrash = Literal["fail", "rerun"]
-OnRepeat = Literal["run", "adopt", "refuse"]
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.handler import Handler
 
 REPORTING = 10.0
 """Seconds kept of the platform's own timeout for the report; of a short one, a fifth."""
@@ -41,6 +38,8 @@ class ServedTask:
     """How often the platform is asked whether a running execution is still wanted; None is never."""
     settings: Any = field(default_factory=dict)
     """As the handler wants them: a model of its own, or a dict."""
+    connection: Any = None
+    """The section `[connections.<name>]` that they name, if a resource of the handler asks for one."""
     platform_timeout: float | None = None
     """How long the platform waits for the outcome, from the claim on; None where it says no limit."""
 

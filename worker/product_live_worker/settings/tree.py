@@ -5,31 +5,43 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.task import TaskSettings
 from product_live_worker.settings.values import (
     COUNT,
     DURATION,
     CaFile,
+    CallbackPort,
     Count,
+    DaskScheduler,
     DatabaseUrl,
+    FileSize,
     Flag,
+    Folder,
     Host,
+    Hosts,
     Key,
     KeyFile,
     Limit,
+    LogPath,
     PlatformUrl,
     Port,
     Positive,
+    PublicUrl,
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
+    passwords,
+    without_password,
 )
 
 
@@ -61,18 +73,31 @@ class Budget(_Section):
 class State(_Section):
     """The journal: where it is, and what it keeps."""
 
-    url: DatabaseUrl = "sqlite:///state/worker.db"
+    url: DatabaseUrl = Field(default="sqlite:///state/worker.db", repr=False)
     retention: Seconds = 7 * 86400.0
     keep_payloads: Flag = False
     max_crashes: Count = 3
     lease: Positive = 30.0
 
+    @property
+    def shown_url(self) -> str:
+        """The address as it may be shown: without a password."""
+        return without_password(self.url)
+
+    @property
+    def passwords(self) -> tuple[str, ...]:
+        """What no log line may hold."""
+        return passwords(self.url)
+
 
 class Http(_Section):
-    """Where the worker answers its operators."""
+    """Where the worker answers its operators, and other systems that call back."""
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
+    public_url: PublicUrl = None
+    callback_port: CallbackPort = None
 
 
 class Drain(_Section):
@@ -86,6 +111,16 @@ class Execution(_Section):
 
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
+    workdir: Folder = None
+    dask_scheduler: DaskScheduler = None
+
+
+class Files(_Section):
+    """What `context.files` may move, and where from."""
+
+    max_download: FileSize = 1_000_000_000
+    max_upload: FileSize = 100_000_000
+    hosts: Hosts = ()
 
 
 class Log(_Section):
@@ -93,6 +128,8 @@ class Log(_Section):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     format: Annotated[Literal["auto", "text", "json"], Word] = "auto"
+    platform: Flag = True
+    platform_path: LogPath = "/v1/data_factory/logs"
 
 
 class Task(_Section):
@@ -119,7 +156,11 @@ class Settings(BaseSettings):
     http: Http = Http()
     drain: Drain = Drain()
     execution: Execution = Execution()
+    files: Files = Files()
     log: Log = Log()
+    connections: dict[str, Annotated[dict[str, Any], allow("a section of values for the handlers that use it")]] = (
+        Field(default_factory=dict)
+    )
     tasks: dict[str, Task] = Field(default_factory=dict)
 
     @classmethod
@@ -138,13 +179,25 @@ class Settings(BaseSettings):
         """Give the sections of the tasks in the words of the model."""
         return {name: TaskSettings(**dict(section)) for name, section in self.tasks.items()}
 
+    def workdir(self) -> Path:
+        """Give where executions get their directories: beside the journal, unless the settings say otherwise."""
+        if self.execution.workdir is not None:
+            return self.execution.workdir
+        # A journal that is no file of this machine has no place beside it.
+        here = Path(self.state.url.removeprefix("sqlite:///")).parent if self.state.url.startswith("sqlite:") else None
+        return (here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])) / "work"
+
     def warnings(self) -> tuple[str, ...]:
         """Give a line for each setting that is allowed, but may not do what was meant."""
         return tuple(_doubts(self))
 
 
 def _doubts(settings: Settings) -> Iterator[str]:
-    api, budget, drain = settings.api, settings.budget, settings.drain
+    api, budget, drain, http = settings.api, settings.budget, settings.drain, settings.http
+    if http.public_url and http.callback_port is None:
+        yield "http.public_url: nobody listens there; set http.callback_port, to which its callbacks are led"
+    if http.callback_port is not None and not http.public_url:
+        yield "http.callback_port: nobody is told of it; set http.public_url, the address as other systems reach it"
     if api.key_file and os.name == "posix" and api.key_file.exists() and api.key_file.stat().st_mode & stat.S_IROTH:
         yield f"api.key_file: every user of this machine can read {api.key_file}; chmod 600 it"
     if api.connect_timeout > api.total_timeout:
