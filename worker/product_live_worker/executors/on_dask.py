@@ -144,6 +144,7 @@ class OnDask:
                 self._on_end(work, "late" if work.context.remaining() <= 0 else "cancelled")
             raise
         finally:
+            say.close()
             says.close()
             if not run.given_up:
                 self._runs.pop(token, None)
@@ -235,7 +236,9 @@ class OnDask:
         if run is None:
             return
         if said["do"] != "gone":
-            run.say.send_nowait(said)
+            # Of one that was given up, only its end counts.
+            if not run.given_up:
+                run.say.send_nowait(said)
             return
         run.gone.set()
         if run.given_up:
