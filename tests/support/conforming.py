@@ -461,3 +461,9 @@ def curious(_: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             open_files[path.name] = str(path.readlink())
     return {"environment": sorted(os.environ), "files": open_files, "group": os.getpgid(0), "process": os.getpid()}
+
+
+hungry_far = handler("hungry", isolation="dask", memory_limit="200MB")(hungry.function)
+spinning_far = handler("spinning", isolation="dask")(spinning.function)
+parent_far = handler("parent", isolation="dask")(parent.function)
+async_far = handler("async_apart", isolation="dask")(async_apart.function)

@@ -30,6 +30,8 @@ LIBRARY = "distributed"
 INSTALL = "pip install 'product-live-worker[dask]'"
 MARGIN = 5.0
 """Seconds after the deadline in which the cluster ends a handler by itself, should the worker not be heard."""
+LEASE = 30.0
+"""Seconds of the client's silence after which the cluster ends a handler: nobody would hear of its result."""
 NOTICE = 0.5
 """Seconds before the deadline at which what has not begun is given up, in words of its own."""
 CLOSING = 5.0
@@ -76,6 +78,7 @@ class OnDask:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_end: Callable[[Work, str], None] = lambda _work, _why: None,
+        lease: float = LEASE,
     ) -> None:
         """`on_change` is called when slots may have come free; `on_end` is that of InProcess."""
         self.wanted = anyio.Event()
@@ -84,6 +87,7 @@ class OnDask:
         self._outage = outage
         self._on_change = on_change
         self._on_end = on_end
+        self._lease = lease
         self._log = log_for(scheduler=scheduler)
         self._client: Apart | None = None
         self._connection = 0
@@ -127,7 +131,8 @@ class OnDask:
         run = self._runs[token] = _Run(work.context.task, say)
         order = {"id": token, "connection": self._connection, "parcel": parcel}
         try:
-            await client.tell({"do": "run", **order, "seconds": work.context.remaining() + MARGIN})
+            seconds = work.context.remaining() + MARGIN
+            await client.tell({"do": "run", **order, "seconds": seconds, "lease": self._lease})
             async for said in says:
                 if said["do"] == "begun":
                     run.begun, unstarted.deadline = True, math.inf
