@@ -463,6 +463,16 @@ def curious(_: dict[str, Any]) -> dict[str, Any]:
     return {"environment": sorted(os.environ), "files": open_files, "group": os.getpgid(0), "process": os.getpid()}
 
 
+def lasting(_: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Save a checkpoint and never end, unless there is one already."""
+    if context.checkpoint is None:
+        context.save_checkpoint({"process": os.getpid()})
+        GATE.wait()
+    return {"first": (context.checkpoint or {})["process"], "process": os.getpid()}
+
+
+lasting_far = handler("lasting", isolation="dask", on_crash="rerun")(lasting)
+dying_far = handler("dying", isolation="dask")(dying.function)
 hungry_far = handler("hungry", isolation="dask", memory_limit="200MB")(hungry.function)
 spinning_far = handler("spinning", isolation="dask")(spinning.function)
 parent_far = handler("parent", isolation="dask")(parent.function)

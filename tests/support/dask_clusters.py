@@ -41,13 +41,16 @@ class Cluster:
         line = _line(said, words, after=lines)
         self.port = int(line.rpartition(":")[2])
 
-    def start_worker(self, threads: int = 16) -> subprocess.Popen[bytes]:
-        """Start a worker without a nanny, so that what it dies of is final; waits until the scheduler has it."""
+    def start_worker(self, threads: int = 16, path: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a worker without a nanny, so that what it dies of is final; waits until the scheduler has it.
+
+        `path` is where it finds modules first.
+        """
         number = len(self.workers)
         said = self.directory / f"worker-{number}.log"
         worker = self._dask(
             "worker", self.address, "--host", "127.0.0.1", "--no-nanny", "--nthreads", str(threads),
-            "--local-directory", str(self.directory), log=said,
+            "--local-directory", str(self.directory), log=said, path=path,
         )  # fmt: skip
         self.workers.append(worker)
         _line(said, "Registered to: ")
@@ -61,8 +64,9 @@ class Cluster:
                 process.send_signal(signal.SIGCONT)
                 process.wait()
 
-    def _dask(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        environ = environment(PYTHONPATH=os.pathsep.join(sys.path), PYTHONUNBUFFERED="1")
+    def _dask(self, *arguments: str, log: Path, path: Path | None = None) -> subprocess.Popen[bytes]:
+        paths = [str(path), *sys.path] if path else sys.path
+        environ = environment(PYTHONPATH=os.pathsep.join(paths), PYTHONUNBUFFERED="1")
         command = [sys.executable, "-W", "ignore", "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
         with log.open("ab") as said:
             return subprocess.Popen([*command, "--no-dashboard"], env=environ, stdout=said, stderr=said)  # noqa: S603 (our own)

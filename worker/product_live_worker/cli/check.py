@@ -13,6 +13,8 @@ import typer
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import long_enough, open_account, task_settings
+from product_live_worker.executors.on_dask import OnDask
+from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import cut_short
 from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
@@ -20,6 +22,8 @@ from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.wire import Task as Definition
 from product_live_worker.settings import Settings, load
 
+ANSWER = 15.0
+"""Seconds that a Dask scheduler has to answer."""
 Finding = tuple[bool, str]
 """Whether it is well, and a sentence."""
 
@@ -63,10 +67,27 @@ async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Find
             for task in served.values()
         ),
         *((False, problem) for problem in problems),
+        *await _cluster(settings, served),
         *_staleness(settings, len(served)),
         *_never_back(definitions, served),
         *_drain(settings, served),
     ]
+
+
+async def _cluster(settings: Settings, served: Mapping[str, ServedTask]) -> list[Finding]:
+    """Say whether the Dask scheduler answers, where a handler is to run there."""
+    if not any(task.handler.isolation == "dask" for task in served.values()):
+        return []
+    scheduler = settings.execution.dask_scheduler
+    cluster = OnDask(scheduler, Outage("the Dask cluster", lambda _: None))
+    cluster.wanted.set()
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(cluster.serve)
+        with anyio.move_on_after(ANSWER):
+            await cluster.ready()
+        asking.cancel_scope.cancel()
+        trouble = cluster.trouble()
+    return [(not trouble, trouble or f"the Dask scheduler answers: {scheduler}")]
 
 
 def _never_back(definitions: Iterable[Definition], served: Mapping[str, ServedTask]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,7 +172,7 @@ class _Cluster:
         with anyio.move_on_after(EVICTION):
             await self.end(run.execution, None)
         key = f"{NAME}-{parcel['task']}-{run.token}"
-        run.future = client.submit(dask_run.run, client.id, run.token, run.execution, key=key, pure=False, retries=0)
+        run.future = client.submit(_by_value(), client.id, run.token, run.execution, key=key, pure=False, retries=0)
         while not run.placed.is_set():
             with anyio.move_on_after(GLANCE):
                 await run.placed.wait()
@@ -229,6 +230,17 @@ class _Cluster:
                 run.scope.cancel()
             while self.runs:  # noqa: ASYNC110 (it is the end)
                 await anyio.sleep(0.01)
+
+
+def _by_value() -> Callable[..., Coroutine[Any, Any, None]]:
+    """Give the task as a function that Dask sends as it is: one sent by its name ends each Dask worker without it."""
+
+    async def run_here(*arguments: str) -> None:
+        from importlib import import_module  # noqa: PLC0415 (what stands outside does not go along)
+
+        await import_module("product_live_worker.executors.dask_run").run(*arguments)
+
+    return run_here
 
 
 def _words(error: BaseException | None) -> str:

@@ -99,6 +99,10 @@ class OnDask:
         """Say why the cluster cannot be used just now."""
         return lacking(self._scheduler) or ("" if self._up.is_set() else self._why)
 
+    async def ready(self) -> None:
+        """Wait until the cluster can be reached."""
+        await self._up.wait()
+
     def overdue(self, task: str) -> int:
         """Count the task's handlers that were given up, and of which the cluster has not said yet that they ended."""
         return sum(run.given_up and run.task == task for run in self._runs.values())
@@ -116,7 +120,7 @@ class OnDask:
         seconds = work.context.remaining()
         with anyio.move_on_after(max(seconds - NOTICE, seconds * 0.9)) as unstarted:
             while True:
-                await self._up.wait()
+                await self.ready()
                 outcome = await self._attempt(parcel, work, unstarted)
                 if outcome is not None:
                     return outcome
@@ -262,8 +266,11 @@ class OnDask:
                 del self._runs[token]
 
 
+def not_installed() -> str:
+    """Say how to install Dask where it is not; it is not loaded for that."""
+    return "" if importlib.util.find_spec(LIBRARY) else f"Dask is not installed: {INSTALL}"
+
+
 def lacking(scheduler: str | None) -> str:
     """Say what is missing before a handler can run on Dask, and what to do; nothing where nothing is."""
-    if importlib.util.find_spec(LIBRARY) is None:
-        return f"Dask is not installed: {INSTALL}"
-    return "" if scheduler else "execution.dask_scheduler is not set: give it as tcp://HOST:PORT"
+    return not_installed() or ("" if scheduler else "execution.dask_scheduler is not set: give it as tcp://HOST:PORT")
