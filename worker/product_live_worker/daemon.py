@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 
@@ -18,9 +19,12 @@ from product_live_worker.executors.on_dask import OnDask, lacking
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
+from product_live_worker.executors.workdirs import Workdirs
+from product_live_worker.flow.actions import Actions
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
+from product_live_worker.flow.job_log import JobLog
 from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
@@ -28,21 +32,28 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
-from product_live_worker.model.context import Log
-from product_live_worker.model.errors import JournalUnwritable, SettingsError
+from product_live_worker.model.action import Action
+from product_live_worker.model.context import Log, Verb
+from product_live_worker.model.errors import JournalError, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.ops.access import Access
 from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.page.pages import Pages
+from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.product_live.files import Transfers
+from product_live_worker.product_live.way import Way, open_transfers_http
 from product_live_worker.registry import settings_problems
-from product_live_worker.settings import Settings, api_key
+from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
+    ActionRefused,
     DrainStarted,
     DrainTooShort,
     Emit,
@@ -53,14 +64,18 @@ from product_live_worker.telemetry.events import (
     WorkerStopped,
     about,
 )
+from product_live_worker.telemetry.history import Failure, History
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
 LAST_REPORTS = 5.0
 """Seconds that the reporter has, after the drain's own, for the outcomes that the drain has left it."""
+LAST_LINES = 1.0
+"""Seconds that lines for the logs of jobs have at the very end."""
 DEGRADED = 20.0
 """Seconds after which systemd is told that the start is over although not all is well."""
 TICK = 0.5
+AGENT = f"product-live-worker/{__version__}"
 UNWRITABLE = 2.0
 """Seconds at most between two attempts to write while the disk refuses."""
 
@@ -89,12 +104,19 @@ class Daemon:
         client: Client,
         budget: Budget,
         journal: Journal,
+        workdirs: Workdirs,
+        transfers: Transfers,
+        job_log: JobLog,
         metrics: Metrics,
+        history: History,
         emit: Emit,
     ) -> None:
         self.settings = settings
         self.journal = journal
         self._budget = budget
+        self._workdirs = workdirs
+        self._transfers = transfers
+        self._job_log = job_log
         self.emit = emit
         self.loop_lag = 0.0
         self._cut_short: tuple[str, ...] = ()
@@ -122,7 +144,14 @@ class Daemon:
         )
         tasks = self.catalogue.tasks
         self.dispatcher = Dispatcher(
-            journal, tasks, self.executors, max_output=settings.execution.max_output, log_for=_handler_log, emit=emit
+            journal,
+            tasks,
+            self.executors,
+            workdirs=workdirs,
+            max_output=settings.execution.max_output,
+            log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
+            verbs=self._verbs,
+            emit=emit,
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
@@ -140,20 +169,50 @@ class Daemon:
         self.watch = Watch(
             client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
         )
+        self.actions = Actions(
+            journal,
+            on_pauses=self.poller.resume,
+            on_redeliver=self.recovery.hurry,
+            end=self.dispatcher.end,
+            emit=emit,
+        )
+        self.history = history
         self.health = Health(
-            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+            self.catalogue,
+            self.poller,
+            self.dispatcher,
+            journal,
+            self.threads,
+            budget,
+            settings.execution.max_stuck_threads,
         )
         self.status = Status(
             self.health,
             self.schedule,
             self.executors,
             self.processes,
+            history,
             __version__,
             settings.api.base_url,
             budget,
             time.time(),
         )
         metrics.watch(self._gauges(budget))
+
+    async def remember(self) -> None:
+        """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
+        await self.actions.look()
+        await self.journal.board.survey()
+        for one in await self.journal.board.failures():
+            said = (one.correlation_id, one.code or "", one.message or "")
+            self.history.fail(Failure(one.settled_at or 0.0, one.task, one.id, *said))
+
+    async def act(self, action: Action) -> None:
+        """Do what a signal asks for; where it cannot be done, the log says so."""
+        try:
+            await self.actions.act(action)
+        except JournalError as error:
+            self.emit(ActionRefused(verb=action.verb, reason=str(error)))
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain."""
@@ -182,6 +241,8 @@ class Daemon:
         await dispatching.finish(LAST_REPORTS)
         with anyio.CancelScope(deadline=max(deadline, anyio.current_time()) + LAST_REPORTS):
             await self.reporter.idle()
+        with anyio.move_on_after(LAST_LINES):
+            await self._job_log.idle()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
     def _helpers(self, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -189,6 +250,8 @@ class Daemon:
         yield "lease", self._keep_lease
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
+        yield "job log", self._job_log.run
+        yield "actions", self.actions.run
         yield "housekeeping", self._keep_house
         yield "cluster", self.cluster.serve
         yield "observer", lambda: self._observe(notifier)
@@ -211,9 +274,12 @@ class Daemon:
                 await self.journal.troubled()
 
     async def _keep_house(self) -> None:
+        await self._workdirs.sweep()
         while True:
             with contextlib.suppress(JournalUnwritable):
-                await self.journal.prune(time.time() - self.settings.state.retention)
+                before = time.time() - self.settings.state.retention
+                await self.journal.prune(before)
+                await self.journal.board.prune(before)
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -236,8 +302,9 @@ class Daemon:
                 self.loop_lag = max(0.0, now - before - TICK)
                 checks = self.health.ready()
                 text = verdict(checks)
-                if not is_ready and (text == "ok" or now - started > DEGRADED):
-                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                well = all(check.ok for check in checks)
+                if not is_ready and (well or now - started > DEGRADED):
+                    notifier.ready(text if well else f"degraded: {text}")
                     is_ready = True
                 elif text != told:
                     notifier.status(text)
@@ -259,6 +326,12 @@ class Daemon:
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
             self.emit(DrainTooShort(drain_seconds=drain, handlers=handlers, advice=long_enough(tasks)))
         self._cut_short = handlers
+
+    def _verbs(self, execution: Execution, directory: Path, log: Log) -> Mapping[str, Verb]:
+        return {
+            **self._transfers.verbs(directory, log),
+            "report": lambda said: self._job_log.report(execution, said),
+        }
 
     def _process_ended(self, work: Work, reason: str) -> None:
         execution = self.journal.get(work.context.execution_id)
@@ -339,7 +412,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             connect_timeout=api.connect_timeout,
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
-            user_agent=f"product-live-worker/{__version__}",
+            user_agent=AGENT,
         ) as http,
     ):
         budget = Budget(
@@ -363,8 +436,8 @@ async def open_daemon(
 
     Raises a WorkerError when something cannot be opened.
     """
-    metrics = Metrics(__version__)
-    heard = (log_event, metrics.read, *readers)
+    metrics, history = Metrics(__version__), History(window=settings.budget.window)
+    heard = [log_event, metrics.read, history.read, *readers]
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -372,11 +445,28 @@ async def open_daemon(
 
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
-        daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        job_log = JobLog(client, path=settings.log.platform_path, wanted=settings.log.platform, emit=emit)
+        heard.append(job_log.read)
+        daemon = Daemon(
+            settings,
+            handlers,
+            client=client,
+            budget=budget,
+            journal=journal,
+            workdirs=await opened.enter_async_context(Workdirs.open(settings.workdir())),
+            transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
+            job_log=job_log,
+            metrics=metrics,
+            history=history,
+            emit=emit,
+        )
+        await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        app = create_app(daemon.health, daemon.status, metrics)
+        page = new_page(daemon)
+        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        opened.callback(page.close)
         emit(
             WorkerStarted(
                 version=__version__,
@@ -386,6 +476,30 @@ async def open_daemon(
             )
         )
         yield daemon
+
+
+@asynccontextmanager
+async def _open_transfers(
+    settings: Settings, client: Client, budget: Budget, *, emit: Emit
+) -> AsyncIterator[Transfers]:
+    api, files = settings.api, settings.files
+    async with open_transfers_http(
+        api.base_url, connect_timeout=api.connect_timeout, ca_file=api.ca_file, user_agent=AGENT
+    ) as http:
+        way = Way(http, client, budget, base_url=api.base_url, hosts=files.hosts, emit=emit)
+        yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
+
+
+def new_page(daemon: Daemon) -> Page:
+    """Make the operator's page of this worker."""
+    settings = daemon.settings
+    return Page(
+        Pages(daemon.status, keep_payloads=settings.state.keep_payloads),
+        Access(lambda: admin_token(settings.http)),
+        daemon.journal.board,
+        daemon.actions.act,
+        lambda: known_secrets(settings),
+    )
 
 
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Engine
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.records import open_records
+from product_live_worker.model.action import Action
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
 from product_live_worker.model.window import Demand
@@ -614,7 +615,7 @@ def test_what_was_discarded_by_hand_is_forgotten_in_its_time(path: Path) -> None
         async with opened(path) as journal:
             await in_state(journal, State.UNDELIVERABLE, an_execution())
             with open_records(f"sqlite:///{path}", platform=PLATFORM, to_write=True) as records:
-                records.discard("e1")
+                records.act(Action(verb="discard", subject="e1", who="anna", at=time.time()))
             return [await journal.prune(time.time() - 3600), await journal.prune(time.time() + 1)]
 
     assert anyio.run(story) == [0, 1]

@@ -20,7 +20,7 @@ from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.wire import Task as Definition
-from product_live_worker.settings import Settings, load
+from product_live_worker.settings import Settings, check_admin_token, load
 
 ANSWER = 15.0
 """Seconds that a Dask scheduler has to answer."""
@@ -34,6 +34,7 @@ def check(
     """Look whether `run` would work, and start nothing; exit 1 if it would not. Spends a request or two."""
     with errors_told():
         settings = load(config, os.environ)
+        check_admin_token(settings.http)
         handlers = registry.load()
         task_settings(settings, handlers)
         findings = list(_local(settings, handlers))

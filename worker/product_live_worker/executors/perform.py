@@ -17,7 +17,8 @@ from product_live_worker.executors.resources import Resources, ResourceUnavailab
 from product_live_worker.model.context import Context
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.explain import explain, shorten
-from product_live_worker.model.handler import Handler, TaskFailed
+from product_live_worker.model.handler import Handler
+from product_live_worker.model.refusal import TaskFailed
 
 Call = Callable[[Context], Any]
 """The handler with all that it takes but the context."""

@@ -6,14 +6,16 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 
 from product_live_worker.executors.perform import Executor, HandlerLost, perform
+from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.context import Context, Log
+from product_live_worker.model.context import Context, Log, Verb
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, Execution, Outcome, State, Status
 from product_live_worker.model.task import ServedTask
@@ -39,16 +41,23 @@ class Dispatcher:
         tasks: Mapping[str, ServedTask],
         executors: Mapping[str, Executor],
         *,
+        workdirs: Workdirs,
         max_output: int,
         log_for: Callable[[Execution], Log],
+        verbs: Callable[[Execution, Path, Log], Mapping[str, Verb]],
         emit: Emit,
     ) -> None:
-        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to."""
+        """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to.
+
+        `verbs` gives what the worker does for the handler of an execution beside saving checkpoints.
+        """
         self._journal = journal
         self._tasks = tasks
         self._executors = executors
+        self._workdirs = workdirs
         self._max_output = max_output
         self._log_for = log_for
+        self._verbs = verbs
         self._emit = emit
         self.trouble = Outage("writing the journal", emit)
         self._intake = anyio.CancelScope()
@@ -79,6 +88,15 @@ class Dispatcher:
         if (scope := self._running.get(execution_id)) is not None:
             scope.cancel()
 
+    async def end(self, execution_id: str, outcome: Outcome) -> None:
+        """End one that is claimed or runs, with this outcome: whoever asks for it wants no rerun."""
+        execution = self._journal.get(execution_id)
+        if execution is None or execution.state not in IN_HAND:
+            return
+        ran = 0.0 if execution.started_at is None else max(0.0, time.time() - execution.started_at)
+        if await self._settle(execution, outcome, handler_seconds=ran):
+            self.cancel(execution_id)
+
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
         for scope in self._running.values():
@@ -104,6 +122,14 @@ class Dispatcher:
         return max((now - max(at, well, self._held_at.get(one, at)) for one, at in claimed), default=0.0)
 
     async def _dispatch(self, execution: Execution) -> None:
+        directory = self._workdirs.new(execution.id)
+        try:
+            await self._dispatch_in(directory, execution)
+        finally:
+            # Only now: no report waits for a large directory to be gone.
+            await self._workdirs.remove(directory)
+
+    async def _dispatch_in(self, directory: Path, execution: Execution) -> None:
         task = self._tasks.get(execution.task)
         if task is None:
             text = f"No handler is installed any more for the task {execution.task}."
@@ -118,7 +144,7 @@ class Dispatcher:
                 repeated = await self._repeated(execution)
                 execution = await self._written(lambda: self._journal.start(execution))
                 started = time.monotonic()
-                outcome = repeated or await self._perform(execution, task)
+                outcome = repeated or await self._perform(execution, task, directory)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
@@ -139,20 +165,25 @@ class Dispatcher:
             outcome = Outcome.failed("cancelled", CANCELLED)
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
 
-    async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+    async def _perform(self, execution: Execution, task: ServedTask, directory: Path) -> Outcome:
         waited = time.time() - execution.claimed_at
         timeout = task.may_run(waited)
         if timeout <= 0:
             return Outcome.failed("timeout", TOO_LATE.format(limit=task.platform_timeout, waited=waited))
+        log = self._log_for(execution)
         context = Context(
             execution_id=execution.id,
             task=task.key,
             deadline=datetime.now(UTC) + timedelta(seconds=timeout),
-            log=self._log_for(execution),
+            log=log,
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
-            verbs={"save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint)},
+            directory=directory,
+            verbs={
+                "save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint),
+                **self._verbs(execution, directory, log),
+            },
         )
         return await perform(
             self._executors,
@@ -164,19 +195,21 @@ class Dispatcher:
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )
 
-    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
+    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> bool:
         try:
             await self._journal.settle(execution, outcome)
         except IllegalTransition:
-            return
+            return False
         self._emit(
             ExecutionSettled(
                 **about(execution),
                 status=outcome.status.value,
                 code=outcome.code,
+                message=outcome.message,
                 handler_seconds=handler_seconds,
             )
         )
+        return True
 
     async def _repeated(self, execution: Execution) -> Outcome | None:
         """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""

@@ -49,6 +49,7 @@ class Recovery:
         self._emit = emit
         self._chance = chance
         self._outage = Outage("recovery", emit)
+        self._wanted = anyio.Event()
 
     async def run(self) -> None:
         """Look for rows of dead processes, at once and then regularly, until cancelled."""
@@ -61,7 +62,13 @@ class Recovery:
                 for execution in left_running:
                     # Each by itself: one that the platform cannot read just now is not in the way of the others.
                     deciding.start_soon(self._decide, execution)
-                await anyio.sleep(self._every)
+                with anyio.move_on_after(self._every):
+                    await self._wanted.wait()
+                self._wanted = anyio.Event()
+
+    def hurry(self) -> None:
+        """Look now: a row has just been given up for whoever takes it."""
+        self._wanted.set()
 
     async def _decide(self, execution: Execution) -> None:
         # What to do with it is the handlers' word; reports that were left are under way already.

@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from product_live_worker.journal.board import Board
 from product_live_worker.journal.clock import boot_id, boot_now
 from product_live_worker.journal.database import file_of, open_database
 from product_live_worker.journal.holders import hold, new_holder
@@ -99,6 +100,8 @@ class Journal:
         self.well_since = -math.inf
         """When the last trouble began or ended, on the clock `now`."""
         self.now = now
+        self.board = Board(self._do, platform, leases)
+        """What operators have asked for."""
         self._writer = writer
         self._leases = leases
         self._platform = platform
@@ -112,6 +115,7 @@ class Journal:
         self._advancing: Counter[str] = Counter()
         self._reported: dict[str, Outcome] = {}
         self._in_hand: Counter[str] = Counter()
+        self._states: Counter[State] = Counter()
         self._fresh: dict[State, deque[str]] = {State.CLAIMED: deque(), State.SETTLED: deque()}
         self._changed = anyio.Event()
 
@@ -133,6 +137,10 @@ class Journal:
         """Count all CLAIMED and RUNNING executions."""
         return self._in_hand.total()
 
+    def count(self, state: State) -> int:
+        """Count the executions in this state, of those that are not reported yet."""
+        return self._states[state]
+
     def unreported(self) -> int:
         """Count the executions that still owe the platform a report."""
         return len(self._open)
@@ -143,6 +151,8 @@ class Journal:
 
     def reached(self, state: State) -> Iterable[tuple[str, float]]:
         """Give the executions in this state, and since when this process has them there, on the clock `now`."""
+        if not self._states[state]:
+            return []
         return [(one.id, self._reached[one.id][state]) for one in self._open.values() if one.state is state]
 
     def spent(self, execution: Execution) -> Spent:
@@ -261,6 +271,12 @@ class Journal:
         step = lambda connection: connection.execute(_EARLIER, this | repeated).one_or_none()  # noqa: E731 (one line)
         row = await self._do(step, writes=False)
         return None if row is None else from_row(row)
+
+    def let_go(self, execution_id: str) -> None:
+        """Forget an outcome that still waits here to be reported: a person has closed its row."""
+        held = self._open.get(execution_id)
+        if held is not None and held.state is State.SETTLED:
+            self._drop(execution_id)
 
     # The verbs of a holder
 
@@ -451,14 +467,15 @@ class Journal:
 
     def _remember(self, execution: Execution) -> None:
         before = self._open.get(execution.id)
-        if before is not None and before.state in IN_HAND:
-            self._in_hand[before.task] -= 1
+        if before is not None:
+            self._states[before.state] -= 1
+            self._in_hand[before.task] -= before.state in IN_HAND
         if execution.state in CLOSED:
             self._open.pop(execution.id, None)
         else:
             self._open[execution.id] = execution
-        if execution.state in IN_HAND:
-            self._in_hand[execution.task] += 1
+            self._states[execution.state] += 1
+            self._in_hand[execution.task] += execution.state in IN_HAND
         moved = before is None or before.state is not execution.state
         if execution.state in CLOSED:
             self._reached.pop(execution.id, None)
@@ -471,8 +488,9 @@ class Journal:
     def _drop(self, execution_id: str) -> None:
         lost = self._open.pop(execution_id, None)
         self._reached.pop(execution_id, None)
-        if lost is not None and lost.state in IN_HAND:
-            self._in_hand[lost.task] -= 1
+        if lost is not None:
+            self._states[lost.state] -= 1
+            self._in_hand[lost.task] -= lost.state in IN_HAND
         self._unwritten.pop(execution_id, None)
         self._wake()
 

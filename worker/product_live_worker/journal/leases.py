@@ -41,6 +41,12 @@ class Leases:
         alive = (holders.c.platform == self._platform, holders.c.boot == self._boot, holders.c.ends_at > self._now())
         return connection.execute(select(func.count()).select_from(holders).where(*alive)).scalar_one()
 
+    def left(self, connection: Connection) -> list[tuple[str, float]]:
+        """Give each holder of this platform with the seconds left of its lease; of one that ended, less than 0."""
+        rows = connection.execute(select(holders).where(holders.c.platform == self._platform)).all()
+        now = self._now()
+        return [(row.holder, row.ends_at - now if row.boot == self._boot else -self.seconds) for row in rows]
+
     def gone(self, connection: Connection, candidates: Collection[str]) -> list[str]:
         """Give those that are dead: provably, or by a lease that ended, is missing, or is of another boot."""
         rows = connection.execute(select(holders).where(holders.c.holder.in_(candidates))).all()

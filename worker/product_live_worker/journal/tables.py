@@ -25,6 +25,8 @@ executions = Table(
     Column("input", Text, comment="JSON; blank once reported"),
     Column("status", Text),
     Column("output", Text, comment="JSON; blank once reported"),
+    Column("code", Text, comment="of a failure; it stays when the output is blanked, as the message does"),
+    Column("message", Text),
     Column("correlation_id", Text),
     Column("idempotency_key", Text, nullable=False),
     Column("checkpoint", Text, comment="JSON"),
@@ -47,6 +49,8 @@ IS_OPEN = executions.c.state != literal_column("'REPORTED'")
 # be imported for it at each start, and takes 100 ms.
 Index("executions_open", executions.c.platform, executions.c.holder, sqlite_where=IS_OPEN)
 Index("executions_reported", executions.c.platform, executions.c.reported_at, sqlite_where=IS_REPORTED)
+IS_FAILED = executions.c.status == literal_column("'FAILED'")
+Index("executions_failed", executions.c.platform, executions.c.number, sqlite_where=IS_FAILED)
 Index("executions_idempotency_key", executions.c.platform, executions.c.idempotency_key)
 
 holders = Table(
@@ -70,3 +74,22 @@ slots = Table(
     sqlite_autoincrement=True,
 )
 Index("slots_free_at", slots.c.platform, slots.c.free_at)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("platform", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="a task's key, an execution's id, or nothing: all tasks"),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double, comment="when a pause ends by itself"),
+    Column("in_force", Integer, nullable=False, comment="1: a pause that nobody has ended"),
+    # Workers know by the number what they have seen: one is never used again.
+    sqlite_autoincrement=True,
+)
+IS_IN_FORCE = actions.c.in_force == literal_column("1")
+Index("actions_number", actions.c.platform, actions.c.number)
+Index("actions_in_force", actions.c.platform, sqlite_where=IS_IN_FORCE)

@@ -1,4 +1,4 @@
-"""What makes a function a handler: `@handler`, and `TaskFailed`."""
+"""What makes a function a handler: `@handler`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from product_live_worker.model.context import Context
+from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
 from product_live_worker.model.retry import Retry
-from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
@@ -31,25 +31,6 @@ _SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
-
-
-class TaskFailed(Exception):
-    """Raised by a handler to refuse its input: the execution is reported FAILED.
-
-    `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
-    reported output beside `message` and `code`.
-    """
-
-    # A subclass whose __init__ forgets this one's is a refusal all the same.
-    message = ""
-    code = "task_failed"
-    output: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.output = dict(output or {})
 
 
 @dataclass(frozen=True)

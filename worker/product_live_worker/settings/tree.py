@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.task import TaskSettings
 from product_live_worker.settings.values import (
     COUNT,
     DURATION,
@@ -18,17 +20,22 @@ from product_live_worker.settings.values import (
     Count,
     DaskScheduler,
     DatabaseUrl,
+    FileSize,
     Flag,
+    Folder,
     Host,
+    Hosts,
     Key,
     KeyFile,
     Limit,
+    LogPath,
     PlatformUrl,
     Port,
     Positive,
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
 )
@@ -74,6 +81,7 @@ class Http(_Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
 
 
 class Drain(_Section):
@@ -87,7 +95,16 @@ class Execution(_Section):
 
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
+    workdir: Folder = None
     dask_scheduler: DaskScheduler = None
+
+
+class Files(_Section):
+    """What `context.files` may move, and where from."""
+
+    max_download: FileSize = 1_000_000_000
+    max_upload: FileSize = 100_000_000
+    hosts: Hosts = ()
 
 
 class Log(_Section):
@@ -95,6 +112,8 @@ class Log(_Section):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     format: Annotated[Literal["auto", "text", "json"], Word] = "auto"
+    platform: Flag = True
+    platform_path: LogPath = "/v1/data_factory/logs"
 
 
 class Task(_Section):
@@ -121,6 +140,7 @@ class Settings(BaseSettings):
     http: Http = Http()
     drain: Drain = Drain()
     execution: Execution = Execution()
+    files: Files = Files()
     log: Log = Log()
     tasks: dict[str, Task] = Field(default_factory=dict)
 
@@ -139,6 +159,14 @@ class Settings(BaseSettings):
     def task_settings(self) -> dict[str, TaskSettings]:
         """Give the sections of the tasks in the words of the model."""
         return {name: TaskSettings(**dict(section)) for name, section in self.tasks.items()}
+
+    def workdir(self) -> Path:
+        """Give where executions get their directories: beside the journal, unless the settings say otherwise."""
+        if self.execution.workdir is not None:
+            return self.execution.workdir
+        # A journal that is no file of this machine has no place beside it.
+        here = Path(self.state.url.removeprefix("sqlite:///")).parent if self.state.url.startswith("sqlite:") else None
+        return (here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])) / "work"
 
     def warnings(self) -> tuple[str, ...]:
         """Give a line for each setting that is allowed, but may not do what was meant."""

@@ -14,9 +14,12 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
+SHORTEST_TOKEN = 16
+"""Characters of the token that lets people act: fewer could be tried out."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000}
+_SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 
 def seconds(value: object) -> float:
@@ -30,8 +33,8 @@ def seconds(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Read a size in bytes: a whole number, or a text such as `"500kB"` or `"1MB"`; raises ValueError."""
-    match = re.fullmatch(r"([0-9]+) ?(B|kB|MB)?", str(value).strip(), re.IGNORECASE)
+    """Read a size in bytes: a whole number, or a text such as `"500kB"`, `"1MB"` or `"2GB"`; raises ValueError."""
+    match = re.fullmatch(r"([0-9]+) ?(B|kB|MB|GB)?", str(value).strip(), re.IGNORECASE)
     if isinstance(value, bool) or not match:
         raise ValueError("no size")
     return int(match[1]) * _SIZES[(match[2] or "B").lower()]
@@ -119,6 +122,23 @@ def _certificates(path: Path) -> Path:
     return path
 
 
+def _hosts(value: object) -> object:
+    """Read names of hosts: a list, or in a variable a text with commas; raises ValueError."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError("no list")  # noqa: TRY004 (pydantic collects ValueErrors)
+    found = tuple(str(name).strip().lower() for name in names if str(name).strip())
+    if not all(re.fullmatch(r"(\*\.)?[a-z0-9._-]+|[0-9a-f:.]+", name) for name in found):
+        raise ValueError("no host")
+    return found
+
+
+def _log_path(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise ValueError("no path")
+    return value
+
+
 def _secret(value: SecretStr) -> SecretStr:
     return SecretStr(usable_key(value.get_secret_value()))
 
@@ -142,6 +162,18 @@ Size = Annotated[
     int, BeforeValidator(size), allow('a number of bytes, or "500kB", "1MB"; at most "10MB"', ge=1, le=10_000_000)
 ]
 """A size, kept as bytes."""
+FileSize = Annotated[
+    int, BeforeValidator(size), allow('a number of bytes, or "500kB", "1MB", "2GB"; at most "1000GB"', ge=1, le=10**12)
+]
+"""The same for files, which are larger."""
+Hosts = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(_hosts),
+    allow('a list of host names without ports, as ["files.example.com", "*.example.org"]'),
+]
+Folder = Annotated[Path | None, allow("the path of a directory that the worker may make or write to")]
+LogPath = Annotated[str, AfterValidator(_log_path), allow('a path of the API, as "/v1/data_factory/logs"')]
 PlatformUrl = Annotated[
     str,
     AfterValidator(_platform),
@@ -159,6 +191,10 @@ Key = Annotated[
     Annotated[SecretStr, AfterValidator(_secret)] | None, allow("the key of Product-Live: one line of ASCII characters")
 ]
 KeyFile = Annotated[Path | None, allow("the path of a readable file that holds the API key and nothing else")]
+TokenFile = Annotated[
+    Path | None,
+    allow(f"the path of a readable file that holds the operators' token, {SHORTEST_TOKEN} characters or more"),
+]
 CaFile = Annotated[
     Annotated[Path, AfterValidator(_certificates)] | None, allow("the path of a readable file of CA certificates (PEM)")
 ]
