@@ -258,11 +258,9 @@ async def test_a_scheduler_that_dies_is_an_outage(tmp_path: Path) -> None:
 async def test_what_is_not_begun_in_time_says_why(tmp_path: Path) -> None:
     """Without a scheduler, without a free slot, or where the worker is not installed on the cluster."""
     async with hall("tcp://127.0.0.1:9") as it:
-        outcome = await it.run(conforming.dying_far, seconds=8.0)
+        outcome = await it.run(conforming.dying_far, seconds=3.0)
     assert outcome.code == "timeout"
-    assert outcome.message.startswith(
-        "The handler was not started within its time: the Dask scheduler tcp://127.0.0.1:9"
-    )
+    assert outcome.message.startswith("The handler was not started within its time: the Dask scheduler ")
     with cluster(tmp_path, workers=0) as running:
         async with hall(running.address) as it:
             await until(lambda: not it.far.trouble())
