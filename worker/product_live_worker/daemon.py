@@ -39,6 +39,7 @@ from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.ops.access import Access
+from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.page.pages import Pages
 from product_live_worker.ops.page.routes import Page
@@ -48,7 +49,7 @@ from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.product_live.files import Transfers
 from product_live_worker.product_live.way import Way, open_transfers_http
-from product_live_worker.registry import settings_problems
+from product_live_worker.registry import read_for
 from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
@@ -122,6 +123,8 @@ class Daemon:
         self._cut_short: tuple[str, ...] = ()
         self.port = 0
         """Where the ops listener listens."""
+        self.callback_port = 0
+        """Where callbacks arrive, if there is a listener for them."""
         self.resources = Resources()
         self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.processes = InProcess(on_end=self._process_ended)
@@ -140,7 +143,13 @@ class Daemon:
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
-            client, handlers, sections, platform=settings.api.base_url, on_change=self._tasks_changed, emit=emit
+            client,
+            handlers,
+            sections,
+            settings.connections,
+            platform=settings.api.base_url,
+            on_change=self._tasks_changed,
+            emit=emit,
         )
         tasks = self.catalogue.tasks
         self.dispatcher = Dispatcher(
@@ -152,6 +161,7 @@ class Daemon:
             log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
             verbs=self._verbs,
             emit=emit,
+            callback_url=_callback_url(settings),
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
@@ -280,6 +290,7 @@ class Daemon:
                 before = time.time() - self.settings.state.retention
                 await self.journal.prune(before)
                 await self.journal.board.prune(before)
+                await self.journal.callbacks.prune()
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -463,10 +474,14 @@ async def open_daemon(
         await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
+        http = settings.http
         page = new_page(daemon)
         app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
-        daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        daemon.port = await opened.enter_async_context(listen(app, http.host, http.port))
         opened.callback(page.close)
+        if http.callback_port is not None:
+            outward = create_callback_app(journal.callbacks.store)
+            daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))
         emit(
             WorkerStarted(
                 version=__version__,
@@ -530,9 +545,9 @@ def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[s
         # A section that bears a task's id alone is matched, and its settings read, when the platform has been asked.
         if (handler := handlers.get(section.handler or name)) is not None:
             try:
-                handler.read_settings(section.settings)
+                read_for(name, handler, TaskSettings(settings=section.settings), settings.connections)
             except SettingsError as error:
-                wrong += settings_problems(name, error)
+                wrong += [problem for problem in error.problems if problem not in wrong]
     wrong += _without_cluster(settings, handlers)
     if wrong:
         raise SettingsError(*wrong)
@@ -559,6 +574,11 @@ def long_enough(tasks: Iterable[ServedTask]) -> str:
 
 def _handler_log(execution: Execution) -> Log:
     return log_for(task=execution.task, execution=execution.id, correlation=execution.correlation_id)
+
+
+def _callback_url(settings: Settings) -> str:
+    http = settings.http
+    return "" if http.public_url is None or http.callback_port is None else http.public_url
 
 
 def _in_url(host: str) -> str:

@@ -59,7 +59,9 @@ async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Find
         except PlatformError as error:
             return [journal, (False, f"the platform does not answer as it should: {error}")]
     sections = task_settings(settings, handlers)
-    served, problems = registry.assign({task.key: task.id for task in definitions}, handlers, sections)
+    served, problems = registry.assign(
+        {task.key: task.id for task in definitions}, handlers, sections, settings.connections
+    )
     return [
         journal,
         (True, f"the key is accepted; the account has {len(definitions)} tasks"),

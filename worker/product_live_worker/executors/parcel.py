@@ -13,7 +13,7 @@ from product_live_worker.model.execution import Outcome, Status
 if TYPE_CHECKING:
     from product_live_worker.executors.perform import Work
 
-CARRIED = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint", "directory")
+CARRIED = ("execution_id", "task", "deadline", "settings", "idempotency_key", "checkpoint", "connection", "directory")
 LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 

@@ -19,9 +19,11 @@ import anyio.to_thread
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from product_live_worker.journal.board import Board
+from product_live_worker.journal.callbacks import Callbacks
 from product_live_worker.journal.clock import boot_id, boot_now
 from product_live_worker.journal.database import file_of, open_database
 from product_live_worker.journal.holders import hold, new_holder
+from product_live_worker.journal.key_leases import KeyLeases
 from product_live_worker.journal.leases import Leases
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
@@ -90,6 +92,8 @@ class Journal:
     ) -> None:
         """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps."""
         self.ledger = ledger
+        self.key_leases = KeyLeases(writer, platform)
+        self.callbacks = Callbacks(writer, platform)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
@@ -223,9 +227,13 @@ class Journal:
             self._remember(self._reopened(known))
         return known or execution, known is None
 
-    async def start(self, execution: Execution) -> Execution:
-        """CLAIMED → RUNNING; raises JournalUnwritable, since a start that is not written down could happen twice."""
-        return await self._advance(execution.id, State.RUNNING, of=(State.CLAIMED,), started_at=time.time())
+    async def start(self, execution: Execution, inherited: dict[str, Any] | None = None) -> Execution:
+        """CLAIMED → RUNNING; raises JournalUnwritable, since a start that is not written down could happen twice.
+
+        `inherited` is the checkpoint of the execution that this one repeats.
+        """
+        begun: dict[str, Any] = {"started_at": time.time(), "checkpoint": execution.checkpoint or inherited}
+        return await self._advance(execution.id, State.RUNNING, of=(State.CLAIMED,), **begun)
 
     async def save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> Execution:
         """RUNNING stays RUNNING, and what a crash would repeat begins here; raises JournalUnwritable."""
@@ -449,7 +457,7 @@ class Journal:
     def _blanks(self, execution: Execution) -> dict[str, None]:
         if execution.state is not State.REPORTED or self._keep_payloads:
             return {}
-        blank = ("input", "checkpoint") if execution.on_repeat == "adopt" else ("input", "checkpoint", "output")
+        blank = ("input",) if execution.on_repeat == "adopt" else ("input", "checkpoint", "output")
         return dict.fromkeys(blank)
 
     def _reopened(self, known: Execution) -> Execution:

@@ -31,7 +31,10 @@ executions = Table(
     Column("idempotency_key", Text, nullable=False),
     Column("checkpoint", Text, comment="JSON"),
     Column(
-        "on_repeat", Text, nullable=False, comment="what a repeat of it under a new id does; adopt keeps its output"
+        "on_repeat",
+        Text,
+        nullable=False,
+        comment="what a repeat of it under a new id does; adopt keeps output and checkpoint",
     ),
     Column("crashes", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
@@ -93,3 +96,32 @@ actions = Table(
 IS_IN_FORCE = actions.c.in_force == literal_column("1")
 Index("actions_number", actions.c.platform, actions.c.number)
 Index("actions_in_force", actions.c.platform, sqlite_where=IS_IN_FORCE)
+
+key_leases = Table(
+    "key_leases",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("execution", Text, nullable=False, comment="who has it, for as long as that one is CLAIMED or RUNNING"),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False, comment="of the executions it is for: a retry has the same"),
+    Column("secret", Text, nullable=False),
+    UniqueConstraint("platform", "task", "idempotency_key"),
+)
+
+callback_bodies = Table(
+    "callback_bodies",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("callback", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+)
+Index("callback_bodies_callback", callback_bodies.c.callback)

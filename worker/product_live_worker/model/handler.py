@@ -16,6 +16,7 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from product_live_worker.model.context import Context
+from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
@@ -82,6 +83,23 @@ class Handler:
     def read_settings(self, section: Mapping[str, Any]) -> Any:
         """Give the section `[tasks.<key>.settings]` as the handler wants it; raises SettingsError."""
         return read_settings(self.settings_type, section)
+
+    def read_connection(self, settings: Any, connections: Mapping[str, Mapping[str, Any]]) -> Any:
+        """Give the section `[connections.<name>]` that these settings name, as the handler's resource wants it.
+
+        None where no resource asks for one. Raises SettingsError, naming each setting as `connections.<name>.…`.
+        """
+        kind = next((found.connection for found in self.resources.values() if found.connection is not None), None)
+        if kind is None:
+            return None
+        name = str(getattr(settings, "connection", ""))
+        if name not in connections:
+            known = ", ".join(sorted(connections)) or "none"
+            raise SettingsError(f"connections.{name}: there is no such section; there are: {known}")
+        try:
+            return read_settings(kind, connections[name])
+        except SettingsError as error:
+            raise SettingsError(*(f"connections.{name}.{problem}" for problem in error.problems)) from None
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -277,6 +295,8 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool,
             f"the module, outside of any function and of `if TYPE_CHECKING:`"
         ) from error
     resources = {parameter: found for parameter, hint in hints.items() if (found := resource_of(hint)) is not None}
+    if len({found.connection for found in resources.values()} - {None}) > 1:
+        raise TypeError(f"handler {name!r}: its resources ask for connections of several kinds; one is allowed")
     others = {"context", *resources}
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in others]
     if len(parameters) != 1 or parameters[0].kind not in (

@@ -94,6 +94,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _public(value: str) -> str:
+    url = urlsplit(value.strip())
+    plain = re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+(/[!-~]*)?", url.geturl())
+    if not plain or not url.hostname or "@" in url.netloc or url.query or url.fragment or url.port == 0:
+        raise ValueError("no usable address")
+    return url.geturl().rstrip("/")
+
+
 def _database(value: str) -> str:
     path = value.removeprefix("sqlite:///")
     if path in ("", value, ":memory:") or "?" in path:
@@ -183,6 +191,11 @@ DaskScheduler = Annotated[
     Annotated[str, AfterValidator(_scheduler)] | None,
     allow("tcp://HOST:PORT or tls://HOST:PORT, the address of a Dask scheduler"),
 ]
+PublicUrl = Annotated[
+    Annotated[str, AfterValidator(_public)] | None,
+    allow("https://HOST, with port and path if need be, without user and query: the address as others reach it"),
+]
+CallbackPort = Annotated[Port | None, allow("a whole number from 0 (a free port) to 65535")]
 DatabaseUrl = Annotated[str, AfterValidator(_database), allow("sqlite:///PATH, the path being that of a file")]
 Host = Annotated[
     str, AfterValidator(_listening), allow("an address of this machine without a port, as 127.0.0.1, ::1 or 0.0.0.0")

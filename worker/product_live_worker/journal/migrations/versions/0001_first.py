@@ -76,3 +76,26 @@ def upgrade() -> None:
     op.create_index("actions_number", "actions", ["platform", "number"])
     in_force = sa.text("in_force = 1")
     op.create_index("actions_in_force", "actions", ["platform"], sqlite_where=in_force, postgresql_where=in_force)
+    op.create_table(
+        "key_leases",
+        sa.Column("platform", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("execution", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "callbacks",
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("platform", sa.Text, nullable=False),
+        sa.Column("task", sa.Text, nullable=False),
+        sa.Column("idempotency_key", sa.Text, nullable=False),
+        sa.Column("secret", sa.Text, nullable=False),
+        sa.UniqueConstraint("platform", "task", "idempotency_key"),
+    )
+    op.create_table(
+        "callback_bodies",
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("callback", sa.Integer, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("received_at", sa.Double, nullable=False),
+    )
+    op.create_index("callback_bodies_callback", "callback_bodies", ["callback"])
