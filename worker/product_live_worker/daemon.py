@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import anyio
@@ -34,7 +34,7 @@ from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
 from product_live_worker.model.action import Action
 from product_live_worker.model.context import Log, Verb
-from product_live_worker.model.errors import JournalError, JournalUnwritable, SettingsError
+from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
@@ -225,19 +225,21 @@ class Daemon:
             self.emit(ActionRefused(verb=action.verb, reason=str(error)))
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
-        """Work until a stop is asked for, then drain."""
+        """Work until a stop is asked for, then drain; raises JournalUnusable when a newer worker has asked for it."""
         async with anyio.create_task_group() as life:
             reporting = _Stage("reporter", self.reporter.run, self.emit)
             dispatching = _Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
             polling = _Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
             for stage in (reporting, dispatching, polling):
                 life.start_soon(stage.run)
-            for name, work in self._helpers(notifier):
+            for name, work in self._helpers(stop, notifier):
                 life.start_soon(_Stage(name, work, self.emit).run)
             await stop.requested.wait()
             notifier.stopping()
             await self._drain(stop.reason, polling, dispatching)
             life.cancel_scope.cancel()
+        if self.journal.outgrown:
+            raise JournalUnusable(f"{self.journal.outgrown}. Install the newer version here too")
 
     async def _drain(self, reason: str, polling: _Stage, dispatching: _Stage) -> None:
         timeout = self.settings.drain.timeout
@@ -255,9 +257,9 @@ class Daemon:
             await self._job_log.idle()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
-    def _helpers(self, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+    def _helpers(self, stop: Stop, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         yield "catalogue", self.catalogue.run
-        yield "lease", self._keep_lease
+        yield "lease", lambda: self._keep_lease(stop)
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
         yield "job log", self._job_log.run
@@ -267,14 +269,16 @@ class Daemon:
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
 
-    async def _keep_lease(self) -> None:
+    async def _keep_lease(self, stop: Stop) -> None:
         """Prolong the lease until the very end; a worker that lost it ends what it no longer holds."""
         outage = Outage("writing the journal", self.emit)
         while True:
             try:
                 if not await self.journal.renew():
                     self.dispatcher.abandon()
-                self.schedule.divide(self.journal.workers)
+                self.schedule.divide(*astuple(self.journal.fleet))
+                if self.journal.outgrown:
+                    stop.request(self.journal.outgrown)
                 await self.journal.catch_up()
                 outage.worked()
                 wait = self.settings.state.lease / 3
@@ -487,7 +491,7 @@ async def open_daemon(
                 version=__version__,
                 platform=settings.api.base_url,
                 address=f"http://{_in_url(settings.http.host)}:{daemon.port}",
-                journal=settings.state.url,
+                journal=settings.state.shown_url,
             )
         )
         yield daemon

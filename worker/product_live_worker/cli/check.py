@@ -53,7 +53,7 @@ def _local(settings: Settings, handlers: dict[str, Handler]) -> Iterator[Finding
 
 async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Finding]:
     async with open_account(settings, emit=lambda _: None) as (_, _, client):
-        journal: Finding = (True, f"the journal can be written: {settings.state.url}")
+        journal: Finding = (True, f"the journal can be written: {settings.state.shown_url}")
         try:
             definitions = await client.list_tasks()
         except PlatformError as error:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 
 from product_live_worker.flow.backoff import delay
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import AnswerUnreadable, IllegalTransition, PlatformError, RequestRefused
+from product_live_worker.model.errors import (
+    AnswerUnreadable,
+    IllegalTransition,
+    PlatformError,
+    RequestRefused,
+    TakenOver,
+)
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -66,7 +73,8 @@ class Reporter:
         outcome = _outcome(execution)
         oldest_first = execution.settled_at or 0.0
         try:
-            found = await self._client.update_execution(execution.id, outcome, order=oldest_first)
+            still = partial(self._must_hold, execution)
+            found = await self._client.update_execution(execution.id, outcome, order=oldest_first, still=still)
         except RequestRefused as refusal:
             if refusal.status not in PERHAPS_FINAL:
                 raise
@@ -80,6 +88,11 @@ class Reporter:
             if found in STILL_WAITING:
                 raise AnswerUnreadable(f"the report was answered with success, and yet the platform has {found}")
         await self._close(execution, outcome, found)
+
+    def _must_hold(self, execution: Execution) -> None:
+        """Raise TakenOver when the row was lost while its report waited: somebody else may have ended it."""
+        if self._journal.get(execution.id) is None:
+            raise TakenOver(f"execution {execution.id} was taken over by another worker")
 
     async def _look(self, execution: Execution, *, order: float) -> str | None:
         try:

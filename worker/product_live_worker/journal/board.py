@@ -32,7 +32,9 @@ _KEPT = (
 class Do(Protocol):
     """How a step is done on the journal's database."""
 
-    def __call__(self, step: Callable[[Connection], Result], *, writes: bool = True) -> Coroutine[Any, Any, Result]:
+    def __call__(
+        self, step: Callable[[Connection], Result], *, writes: bool = True, at_once: bool = False
+    ) -> Coroutine[Any, Any, Result]:
         """Give the step's result once it is committed."""
 
 
@@ -82,7 +84,7 @@ class Board:
 
     async def act(self, action: Action) -> None:
         """Do what is asked, and keep it; raises IllegalTransition, or JournalUnwritable."""
-        await self._do(lambda connection: actions.act(connection, self._platform, action))
+        await self._do(lambda connection: actions.act(connection, self._platform, action), at_once=True)
 
     async def look(self) -> list[Action]:
         """Read which pauses hold by now; gives the actions that were not known. Raises JournalUnwritable."""

@@ -20,14 +20,14 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from product_live_worker.journal.board import Board
 from product_live_worker.journal.callbacks import Callbacks
-from product_live_worker.journal.clock import boot_id, boot_now
-from product_live_worker.journal.database import file_of, open_database
-from product_live_worker.journal.holders import hold, new_holder
+from product_live_worker.journal.database import open_database
+from product_live_worker.journal.holders import new_holder
 from product_live_worker.journal.key_leases import KeyLeases
-from product_live_worker.journal.leases import Leases
+from product_live_worker.journal.leases import Leases, Living
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
-from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, executions
+from product_live_worker.journal.schema import is_newer
+from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, REVISION, executions
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import IllegalTransition, JournalUnusable, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
@@ -41,7 +41,7 @@ _INSERT = insert(executions)
 _FIND = select(executions).where(_ROW)
 _ADVANCE = update(executions).where(_MINE, executions.c.state == bindparam("this_state"))
 _OVERWRITE = update(executions).where(_MINE)
-_REOPEN = update(executions).where(_ROW)
+_REOPEN = update(executions).where(_ROW, executions.c.state == bindparam("this_state"))
 _NUMBER = select(executions.c.number).where(_ROW).scalar_subquery()
 # By the order of the claims: the wall clock may have jumped between the two. What is not written down is the latest.
 _EARLIER = (
@@ -72,6 +72,17 @@ class Spent:
     in_all: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The workers that serve this platform on this database."""
+
+    workers: int = 1
+    turn: int = 0
+    """Which of them this one is, from 0, in an order that all of them know."""
+    ahead: float = 0.0
+    """How far the clock that they share is ahead of the journal's `now`, in seconds."""
+
+
 class Journal:
     """The executions that this process holds. What is in memory follows each commit, never goes before it.
 
@@ -88,17 +99,25 @@ class Journal:
         platform: str,
         process: str,
         keep_payloads: bool,
+        shared: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps."""
+        """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps.
+
+        On a `shared` database a whole fleet may have been cut off from it: nobody is taken over for a lease after that.
+        """
         self.ledger = ledger
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
-        self.workers = 1
-        """Those on this database that serve the same platform, this one among them, as of the last renewal."""
+        self.fleet = Fleet()
+        """As of the last renewal."""
+        self.outgrown = ""
+        """Why this worker has to end: a newer one has changed the schema."""
+        self.look_again_in = math.inf
+        """Seconds from the last `take_over` until the next lease of another worker with open rows ends."""
         self.undeliverable = 0
         """How many rows of this platform the platform refuses for good."""
         self.well_since = -math.inf
@@ -112,6 +131,10 @@ class Journal:
         self._process = process
         self._generation = 0
         self._keep_payloads = keep_payloads
+        self._shared = shared
+        self._lost = False
+        self._taken_in_doubt = False
+        self._claiming: set[str] = set()
         self._open: dict[str, Execution] = {}
         # What is written down is wall time, for people; ages are told by a clock that does not jump.
         self._reached: dict[str, dict[State, float]] = {}
@@ -211,15 +234,19 @@ class Journal:
             if known is None:
                 connection.execute(_INSERT, self._row(execution))
             elif known.state in CLOSED:
-                again = self._row(self._reopened(known))
-                connection.execute(_REOPEN, {"this_platform": self._platform, "this_id": known.id, **again})
+                this = {"this_platform": self._platform, "this_id": known.id, "this_state": known.state.value}
+                if connection.execute(_REOPEN, {**this, **self._row(self._reopened(known))}).rowcount != 1:
+                    return self._find(connection, execution.id)
             return known
 
+        self._claiming.add(execution.id)
         try:
             known = await self._do(step)
         except JournalUnwritable:
             known = None
             self._unwritten[execution.id] = execution
+        finally:
+            self._claiming.discard(execution.id)
         if known is None:
             self._remember(execution)
         elif known.state in CLOSED:
@@ -291,11 +318,11 @@ class Journal:
     async def join(self) -> None:
         """Begin this process's lease."""
 
-        def step(connection: Connection) -> int:
+        def step(connection: Connection) -> tuple[Living, float]:
             self._leases.join(connection, self.holder)
-            return self._leases.living(connection)
+            return self._leases.living(connection), self.now()
 
-        self.workers = await self._do(step)
+        self._see(*await self._do(step))
 
     async def leave(self) -> None:
         """End it; what is still open can be taken over at once."""
@@ -304,20 +331,25 @@ class Journal:
     async def renew(self) -> bool:
         """Prolong the lease; gives False when the rows were taken over meanwhile, and are forgotten here."""
 
-        def step(connection: Connection) -> tuple[bool, int]:
-            return self._leases.renew(connection, self.holder), self._leases.living(connection)
+        def step(connection: Connection) -> tuple[Living, float] | None:
+            if not self._leases.renew(connection, self.holder):
+                return None
+            return self._leases.living(connection), self.now()
 
-        renewed, self.workers = await self._do(step)
-        if renewed:
-            return True
-        # Never under the old name: what it held is somebody else's now, and stays so.
-        self._generation += 1
-        self.holder = f"{self._process}#{self._generation}"
-        await self.join()
-        for execution_id in tuple(self._open):
-            self._drop(execution_id)
-        self._unwritten.clear()
-        return False
+        seen = await self._do(step)
+        if seen is None:
+            # Never under the old name: what it held is somebody else's now, and stays so.
+            self._lost = True
+            self._generation += 1
+            self.holder = f"{self._process}#{self._generation}"
+            for execution_id in tuple(self._open):
+                self._drop(execution_id)
+            self._unwritten.clear()
+            await self.join()
+        else:
+            self._see(*seen)
+        lost, self._lost = self._lost, False
+        return not lost
 
     async def take_over(self) -> list[Execution]:
         """Take the open rows of holders that are gone; gives those that were RUNNING when theirs ended.
@@ -325,23 +357,37 @@ class Journal:
         Each of these has a crash more than its row: `rerun` writes it down. A process that dies before it has decided
         what becomes of them has not run them, and adds nothing to the count.
         """
-        open_rows = (executions.c.platform == self._platform) & IS_OPEN
+        if self._shared and self.now() - self.well_since < self._leases.seconds:
+            return []
+        here = (executions.c.platform == self._platform) & IS_OPEN
+        mine = executions.c.holder == self.holder
+        # What was taken and not known to be is ours by name: nobody else would look for it.
+        in_doubt = self._taken_in_doubt
 
-        def step(connection: Connection) -> tuple[list[Execution], int]:
-            others = select(executions.c.holder).where(open_rows, executions.c.holder != self.holder).distinct()
-            gone = self._leases.gone(connection, connection.execute(others).scalars().all())
-            if not gone:
-                return [], self._count_undeliverable(connection)
-            theirs = open_rows & executions.c.holder.in_(gone)
-            rows = connection.execute(select(executions).where(theirs).order_by(executions.c.claimed_at)).all()
+        def look(connection: Connection) -> tuple[list[str], float, int]:
+            others = connection.execute(select(executions.c.holder).where(here, ~mine).distinct()).scalars().all()
+            return *self._leases.gone(connection, others), self._count_undeliverable(connection)
+
+        def take(connection: Connection) -> list[Execution]:
+            still_gone, _ = self._leases.gone(connection, gone, locked=True)
+            of_the_gone = executions.c.holder.in_(still_gone)
+            theirs = here & (of_the_gone | mine if in_doubt else of_the_gone)
+            found = select(executions).where(theirs).order_by(executions.c.claimed_at).with_for_update()
+            rows = connection.execute(found).all()
             connection.execute(update(executions).where(theirs).values(holder=self.holder))
-            self._leases.leave(connection, gone)
-            return [from_row(row) for row in rows], self._count_undeliverable(connection)
+            self._leases.leave(connection, still_gone)
+            return [from_row(row) for row in rows]
 
-        taken, self.undeliverable = await self._do(step, writes=False)
+        gone, self.look_again_in, self.undeliverable = await self._do(look, writes=False)
+        if not gone and not in_doubt:
+            return []
+        self._taken_in_doubt = True
+        taken = await self._do(take, at_once=True)
+        self._taken_in_doubt = False
+        known = self._open.keys() | self._claiming
+        taken = [execution for execution in taken if execution.id not in known and execution.state not in CLOSED]
         for execution in taken:
-            if execution.state not in CLOSED:
-                self._remember(execution)
+            self._remember(execution)
         return [replace(one, crashes=one.crashes + 1) for one in taken if one.state is State.RUNNING]
 
     async def catch_up(self) -> None:
@@ -351,7 +397,10 @@ class Journal:
             if execution is None or self._advancing[execution_id]:
                 # Written by now, or by the verb that is under way: what is known here would come after it, and be old.
                 continue
-            await self._do(partial(self._overwrite, execution=execution))
+            try:
+                await self._do(partial(self._overwrite, execution=execution))
+            except TakenOver:
+                self._drop(execution_id)
             if self._unwritten.get(execution_id) is execution:
                 del self._unwritten[execution_id]
 
@@ -368,9 +417,9 @@ class Journal:
 
     # How they are done
 
-    async def _do(self, step: Callable[[Connection], Result], *, writes: bool = True) -> Result:
+    async def _do(self, step: Callable[[Connection], Result], *, writes: bool = True, at_once: bool = False) -> Result:
         try:
-            result = await self._writer.do(step)
+            result = await self._writer.do(step, at_once=at_once)
         except JournalUnwritable as error:
             self._tell(str(error))
             raise
@@ -378,6 +427,15 @@ class Journal:
         if writes:
             self._tell("")
         return result
+
+    def _see(self, living: Living, now: float) -> None:
+        """Take in who is alive, as seen at `now`."""
+        turn = living.holders.index(self.holder) if self.holder in living.holders else 0
+        self.fleet = Fleet(max(1, len(living.holders)), turn, living.at - now)
+        if is_newer(living.revision):
+            self.outgrown = (
+                f"a newer worker has brought the journal to schema {living.revision}; this one knows {REVISION}"
+            )
 
     def _tell(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
@@ -412,6 +470,8 @@ class Journal:
             raise
         except JournalUnwritable:
             if not or_remember:
+                # It may be committed all the same: what is known here is written over it.
+                self._unwritten.setdefault(execution_id, now)
                 raise
             self._unwritten[execution_id] = to
         else:
@@ -515,15 +575,22 @@ async def open_journal(
 
     Raises JournalUnusable for a database that this worker must not touch, JournalUnwritable for a disk that refuses.
     """
-    engine = await anyio.to_thread.run_sync(open_database, url)
-    path = file_of(url)
-    directory, process, boot = path.with_name(f"{path.name}.holders"), new_holder(), boot_id()
+    database = await anyio.to_thread.run_sync(open_database, url)
+    process = new_holder()
     try:
-        with hold(directory, process):
-            writer = Writer(engine)
-            ledger = JournalLedger(writer, platform, now=boot_now, boot=boot)
-            leases = Leases(directory, platform, seconds=lease, now=boot_now, boot=boot)
-            journal = Journal(writer, ledger, leases, platform=platform, process=process, keep_payloads=keep_payloads)
+        with database.hold(process):
+            writer = Writer(database)
+            ledger = JournalLedger(writer, platform, clock=database.clock, shared=database.shared)
+            leases = Leases(database, platform, seconds=lease)
+            journal = Journal(
+                writer,
+                ledger,
+                leases,
+                platform=platform,
+                process=process,
+                keep_payloads=keep_payloads,
+                shared=database.shared,
+            )
             await ledger.open(window)
             await journal.join()
             try:
@@ -532,4 +599,4 @@ async def open_journal(
                 with contextlib.suppress(JournalUnwritable, JournalUnusable):
                     await journal.leave()
     finally:
-        engine.dispose()
+        database.close()

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Engine, Row, select
 from sqlalchemy.exc import DBAPIError
 
 from product_live_worker.journal import actions
-from product_live_worker.journal.database import file_of, open_database, open_to_read
+from product_live_worker.journal.database import open_existing
 from product_live_worker.journal.tables import IS_OPEN, executions
 from product_live_worker.model.action import Action
-from product_live_worker.model.errors import JournalError, JournalUnwritable
+from product_live_worker.model.errors import JournalUnwritable
 from product_live_worker.model.execution import State
 
 Record = dict[str, Any]
@@ -84,14 +84,11 @@ def open_records(url: str, *, platform: str, to_write: bool = False) -> Iterator
 
     Raises a JournalError, also where there is none yet.
     """
-    path = file_of(url)
-    if not path.exists() or not path.stat().st_size:
-        raise JournalError(f"there is no journal at {path} yet; is it the worker's own state.url, or folder?")
-    engine = open_database(url) if to_write else open_to_read(url)
+    database = open_existing(url, to_write=to_write)
     try:
-        yield Records(engine, platform)
+        yield Records(database.engine, platform)
     finally:
-        engine.dispose()
+        database.close()
 
 
 def _record(row: Row[Any], *, payloads: bool) -> Record:

@@ -164,7 +164,7 @@ class Status:
             "on_crash": task.on_crash,
             "paused": None if pause is None else pause_line(pause),
             "next_poll": self._next_poll(task.key, plan, now),
-            "pickup_delay_expected_seconds": round(self.schedule.interval(task.key) / 2, 3),
+            "pickup_delay_expected_seconds": round(self.schedule.expected(task.key), 3),
             "pickup_delay_bound_seconds": round(bound, 3),
             "polled_at": _moment(past.polled_at),
             "last_claim_at": _moment(past.claimed_at),

@@ -113,11 +113,16 @@ class Client:
         path = f"{EXECUTIONS}/{_segment(execution_id)}"
         return _read(TaskExecution, await self._must("read_execution", "GET", path, purpose, order=order))
 
-    async def update_execution(self, execution_id: str, outcome: Outcome, *, order: float = 0.0) -> str | None:
-        """Report an outcome; gives the status that the platform has for the execution now, if it says one."""
+    async def update_execution(
+        self, execution_id: str, outcome: Outcome, *, order: float = 0.0, still: Callable[[], None] = lambda: None
+    ) -> str | None:
+        """Report an outcome; gives the status that the platform has for the execution now, if it says one.
+
+        `still` is called right before it is sent, and raises when it shall not be sent any more.
+        """
         body = {"id": execution_id, "status": outcome.status.value, "output": outcome.output}
         path = f"{EXECUTIONS}/{_segment(execution_id)}"
-        raw = await self._must("update_execution", "PATCH", path, Purpose.REPORT, body=body, order=order)
+        raw = await self._must("update_execution", "PATCH", path, Purpose.REPORT, body=body, order=order, still=still)
         # Any 2xx says the result was taken in; a body that cannot be read does not unsay it.
         try:
             return PatchedExecution.model_validate_json(raw.body).status
@@ -199,11 +204,17 @@ class Client:
         headers: Mapping[str, str] | None = None,
         order: float = 0.0,
         none: tuple[int, ...] = (),
+        still: Callable[[], None] = lambda: None,
         resource: str = "",
     ) -> _Raw | None:
         resource = resource or path.split("/")[3]
         with slot or await self._budget.slot(purpose, resource=resource, order=order) as held:
             await held.use()
+            try:
+                still()
+            except Exception:
+                held.unsent()
+                raise
             kind = {"Content-Type": "application/json"} if body is not None else {}
             request = self._http.build_request(
                 method,

@@ -18,6 +18,8 @@ from product_live_worker.settings.values import SHORTEST_TOKEN, usable_key
 
 CONFIG_FILE = Path("config/worker.toml")
 CONFIG_VARIABLE = "PLW_CONFIG"
+SECRETS = frozenset({"PLW_API__KEY", "PLW_STATE__URL"})
+"""Environment variables that are, or may hold, a secret."""
 CREDENTIAL = "product_live_api_key"
 """The file of the API key in `$CREDENTIALS_DIRECTORY`, where systemd puts what LoadCredential= names."""
 
@@ -31,7 +33,7 @@ def load(config: Path | None, environ: MutableMapping[str, str], *, require_key:
     """Read the settings: the environment wins over the file, and the file over the defaults.
 
     The file is `config`, else the one that PLW_CONFIG names, else ./config/worker.toml when it is there. PLW_API__KEY
-    is taken out of `environ`. Raises SettingsError with a line for each problem.
+    and PLW_STATE__URL are taken out of `environ`. Raises SettingsError with a line for each problem.
     """
     variables = _take_variables(environ)
     named = variables.pop(CONFIG_VARIABLE, "")
@@ -65,12 +67,14 @@ def check_admin_token(http: Http) -> None:
 
 
 def known_secrets(settings: Settings) -> tuple[str, ...]:
-    """Give what nothing may show: the API key and the operators' token, as far as they can be read now."""
+    """Give what nothing may show: API key, operators' token and passwords, as far as they can be read now."""
     try:
         key: str | None = api_key(settings.api)
     except SettingsError:
         key = None
-    return tuple(secret for secret in (key, admin_token(settings.http)) if secret is not None)
+    # A short password is a word that lines are made of; the address itself is shown nowhere.
+    passwords = (password for password in settings.state.passwords if len(password) >= 8)
+    return tuple(secret for secret in (key, admin_token(settings.http), *passwords) if secret is not None)
 
 
 def api_key(api: Api) -> str:
@@ -108,9 +112,9 @@ def _secret_in(file: Path, *path: str) -> str:
 
 
 def _take_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Copy what is ours in the environment, and take the key out: whatever this process starts would inherit it."""
+    """Copy what is ours in the environment, and take secrets out: whatever this process starts would inherit them."""
     variables = {name.upper(): value for name, value in environ.items() if name.upper().startswith("PLW_")}
-    for name in [name for name in environ if name.upper() == "PLW_API__KEY"]:
+    for name in [name for name in environ if name.upper() in SECRETS]:
         del environ[name]
     return variables
 

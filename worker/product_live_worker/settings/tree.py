@@ -40,6 +40,8 @@ from product_live_worker.settings.values import (
     TokenFile,
     Word,
     allow,
+    passwords,
+    without_password,
 )
 
 
@@ -71,11 +73,21 @@ class Budget(_Section):
 class State(_Section):
     """The journal: where it is, and what it keeps."""
 
-    url: DatabaseUrl = "sqlite:///state/worker.db"
+    url: DatabaseUrl = Field(default="sqlite:///state/worker.db", repr=False)
     retention: Seconds = 7 * 86400.0
     keep_payloads: Flag = False
     max_crashes: Count = 3
     lease: Positive = 30.0
+
+    @property
+    def shown_url(self) -> str:
+        """The address as it may be shown: without a password."""
+        return without_password(self.url)
+
+    @property
+    def passwords(self) -> tuple[str, ...]:
+        """What no log line may hold."""
+        return passwords(self.url)
 
 
 class Http(_Section):

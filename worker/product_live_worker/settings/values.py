@@ -11,7 +11,7 @@ import ssl
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -103,6 +103,9 @@ def _public(value: str) -> str:
 
 
 def _database(value: str) -> str:
+    # One @ at most: of a password that has another in it, a part would be taken for the host, and named in messages.
+    if re.fullmatch(r"postgresql://[^@/?#\s]*(@[^@/?#\s]*)?(/[^@/?#\s]*)?(\?[^@#\s]*)?", value):
+        return value
     path = value.removeprefix("sqlite:///")
     if path in ("", value, ":memory:") or "?" in path:
         raise ValueError("no usable database")
@@ -114,6 +117,17 @@ def _scheduler(value: str) -> str:
     if not re.fullmatch(r"(tcp|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
         raise ValueError("no address of a scheduler")
     return value
+
+
+def without_password(url: str) -> str:
+    """Blank the password in the address of a database, wherever it may stand."""
+    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=//)([^:@/]*):[^@/]*(?=@)", r"\1:***", url))
+
+
+def passwords(url: str) -> tuple[str, ...]:
+    """Give the password in the address of a database, as it is written there and as it is meant."""
+    written = re.findall(r"(?<=//)[^:@/]*:([^@/]*)(?=@)|(?<=password=)([^&]*)", url)
+    return tuple({form for pair in written for text in pair if text for form in (text, unquote(text))})
 
 
 def _listening(value: str) -> str:
@@ -196,7 +210,11 @@ PublicUrl = Annotated[
     allow("https://HOST, with port and path if need be, without user and query: the address as others reach it"),
 ]
 CallbackPort = Annotated[Port | None, allow("a whole number from 0 (a free port) to 65535")]
-DatabaseUrl = Annotated[str, AfterValidator(_database), allow("sqlite:///PATH, the path being that of a file")]
+DatabaseUrl = Annotated[
+    str,
+    AfterValidator(_database),
+    allow("sqlite:///PATH, the path being that of a file, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+]
 Host = Annotated[
     str, AfterValidator(_listening), allow("an address of this machine without a port, as 127.0.0.1, ::1 or 0.0.0.0")
 ]

@@ -9,9 +9,10 @@ down_revision = None
 
 def upgrade() -> None:
     """Create the tables."""
+    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
         "executions",
-        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("number", number, primary_key=True),
         sa.Column("platform", sa.Text, nullable=False),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("task_id", sa.Text, nullable=False),
@@ -52,12 +53,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "slots",
-        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("number", number, primary_key=True, autoincrement=False),
         sa.Column("platform", sa.Text, nullable=False),
         sa.Column("resource", sa.Text, nullable=False),
         sa.Column("boot", sa.Text, nullable=False),
         sa.Column("free_at", sa.Double, nullable=False),
-        sqlite_autoincrement=True,
     )
     op.create_index("slots_free_at", "slots", ["platform", "free_at"])
     op.create_table(
