@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -105,6 +105,9 @@ class RemoteResult(BaseModel):
     error_message: str | None = None
 
 
+Output = TypeVar("Output", bound=RemoteResult)
+
+
 class Clock:
     """Time as the machine needs it: Unix seconds that do not jump while the process lives."""
 
@@ -152,11 +155,11 @@ class Occupied(Exception):
         self.remote = remote
 
 
-class Job(Protocol):
+class Job(Protocol[Output]):
     """One job of one system, as the machine starts it and waits for it. All values are JSON: they are checkpoints."""
 
     system: str
-    output: type[RemoteResult]
+    output: type[Output]
     lease: str
     """Two executions with the same one are not started at once; empty where that does no harm."""
     if_already_running: str
@@ -181,7 +184,7 @@ class Job(Protocol):
         """Give the run that is in the way; raises RemoteError."""
 
     async def status(self, remote: Json) -> Seen:
-        """Ask for the run; raises RemoteError."""
+        """Ask for the run, which was last seen at `seen_at`; raises RemoteError."""
 
     async def cancel(self, remote: Json) -> bool:
         """Ask for its end; False where that is impossible. Raises RemoteError."""
@@ -193,12 +196,12 @@ class Job(Protocol):
         """Give the run's id, as the system's own people know it."""
 
 
-class Machine:
+class Machine(Generic[Output]):
     """Runs one job for one execution."""
 
     def __init__(
         self,
-        job: Job,
+        job: Job[Output],
         context: Context,
         wait: WaitPolicy,
         *,
@@ -215,7 +218,7 @@ class Machine:
         self._said: set[str] = set()
         self._margin = min(MARGIN, context.remaining() / 10)
 
-    async def run(self) -> RemoteResult:
+    async def run(self) -> Output:
         """Give the result of a job that ended well; raises TaskFailed for all else."""
         try:
             return await self._run()
@@ -224,7 +227,7 @@ class Machine:
                 await self._unwanted()
             raise
 
-    async def _run(self) -> RemoteResult:
+    async def _run(self) -> Output:
         self._known = dict(self._context.checkpoint or {})
         if self._known.get("phase") == "ended":
             if (over := self._over()) is not None:
@@ -234,7 +237,7 @@ class Machine:
         await self._start()
         return await self._finish()
 
-    def _over(self) -> RemoteResult | None:
+    def _over(self) -> Output | None:
         """Give what has ended already; None where this is a retry of what failed, and starts anew."""
         failure, result = self._known["failure"], self._known["result"]
         if failure is None:
@@ -360,12 +363,12 @@ class Machine:
 
     # Waiting
 
-    async def _finish(self) -> RemoteResult:
+    async def _finish(self) -> Output:
         interval, errors = self._wait.poll_initial_s, 0
         first = True
         while True:
             try:
-                seen = await self._job.status(self._known["remote"])
+                seen = await self._status()
             except RemoteError as error:
                 errors += 1
                 if errors >= self._wait.max_consecutive_poll_errors:
@@ -385,13 +388,16 @@ class Machine:
             await self._job.pause(min(self._interval(interval), max(0.0, self._left())))
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
 
+    async def _status(self) -> Seen:
+        return await self._job.status({**self._known["remote"], "seen_at": self._known.get("seen_at")})
+
     async def _note(self, seen: Seen, *, first: bool) -> None:
         """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
         now, before = self._clock.now(), self._known.get("seen_at", 0.0)
         if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
             await self._save(raw=seen.raw, seen_at=now)
 
-    async def _late(self, seen: Seen) -> RemoteResult:
+    async def _late(self, seen: Seen) -> Output:
         spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
         if self._wait.on_timeout == "leave_running":
             raise self._failed(
@@ -408,7 +414,7 @@ class Machine:
                 text = f"{spent}; it was told to end, and has not said that it did."
                 raise self._failed(Seen(raw=seen.raw, outcome=Outcome.UNKNOWN), text, "cancel_unconfirmed")
             await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
-            seen = await self._patiently(lambda: self._job.status(self._known["remote"]))
+            seen = await self._patiently(self._status)
         if seen.outcome is Outcome.CANCELLED:
             return await self._end(seen, f"{spent}, and was cancelled.", "timed_out")
         # It was quicker.
@@ -423,7 +429,7 @@ class Machine:
             self._context.log.warning("the remote job could not be cancelled", error=refused.message)
             return False
 
-    async def _end(self, seen: Seen, text: str = "", code: str = "") -> RemoteResult:
+    async def _end(self, seen: Seen, text: str = "", code: str = "") -> Output:
         """Write the end down, and give it, or raise it."""
         if seen.outcome is None or seen.outcome is Outcome.UNKNOWN:
             # Not an end: a retry by the platform looks again.
@@ -494,7 +500,7 @@ class Machine:
     def _left(self) -> float:
         """Give the seconds for which it is still waited; never beyond the handler's own deadline."""
         own = self._known["began"] + self._wait.timeout_s - self._clock.now()
-        return min(own, self._context.remaining() - self._margin)
+        return float(min(own, self._context.remaining() - self._margin))
 
     async def _in_time(self) -> None:
         if self._left() <= 0:
@@ -549,3 +555,21 @@ def refusal(error: Refused) -> Json:
 def shorten(text: str) -> str:
     """Cut a text to what an output may hold."""
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+async def ask(
+    question: Callable[[], Awaitable[Result]], *, clock: Clock, context: Context, attempts: int = 5, wait: float = 2.0
+) -> Result:
+    """Ask what may be asked again, and tell what went wrong as a TaskFailed."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return await question()
+        except Refused as error:
+            code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
+            raise TaskFailed(str(error), code=code, output=refusal(error)) from None
+        except RemoteError as error:
+            if attempt == attempts:
+                raise TaskFailed(str(error), code="remote_unreachable") from None
+            context.log.warning("asked again", error=str(error), attempt=attempt)
+            await clock.sleep(max(wait * 2**attempt, min(error.retry_after or 0.0, LONGEST_BUSY)))
+    raise AssertionError("there is a last attempt")
