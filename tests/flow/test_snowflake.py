@@ -136,6 +136,7 @@ async def test_each_scenario_ends_as_it_must(tmp_path: Path) -> None:
         )
     ]
     assert problems == []
+    assert [fault for fault in fake.faults if 0 < fault.count < 5] == []
     assert [problem for problem in fake.broken if "'PONDERING' is not" not in problem] == []
     told = repr([execution.output for execution in executions])
     assert "s3cret" not in told

@@ -30,7 +30,7 @@ def verbs_for(
             with anyio.CancelScope(shield=True):
                 await journal.save_checkpoint(execution, checkpoint)
         except IllegalTransition:
-            # It is over, or another worker's: whoever has found out is about to end the handler, which knows what to do.
+            # It is over, or another worker's: whoever has found out is about to end the handler.
             await anyio.sleep(ABOUT_TO_END)
             raise
 
