@@ -83,8 +83,7 @@ JOBS = [
     Scenario(name="busy", given={}, faults=at("start_job", "429", count=3), posts=4),
     Scenario(name="session_over", given={}, faults=at("start_job", "401"), posts=2),
     *[
-        Scenario(name=f"lost_{kind}", given={}, faults=at("start_job", kind), posts=1, more={"correlation": "adopted"},
-                 plan=Course(lasts=300))
+        Scenario(name=f"lost_{kind}", given={}, faults=at("start_job", kind), posts=1, more={"correlation": "adopted"})
         for kind in ("lose_after_commit", "reset_mid_body", "503_after_commit", "garbage_json", "xml")
     ],
     Scenario(name="lost_before", given={}, faults=at("start_job", "lose_before"), code="ambiguous_start",

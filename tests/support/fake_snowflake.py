@@ -155,7 +155,8 @@ class FakeSnowflake(Remote):
         body = {"code": "392604", "message": "in progress", "resultHandler": handler}
         if asked.operation in self.gone:
             del self.results[handler]
-        return Reply(202, body, {"location": f"/api/v2/results/{handler}"})
+        own = {"X-Snowflake-Request-ID": reply.headers["X-Snowflake-Request-ID"]}
+        return Reply(202, body, {"location": f"/api/v2/results/{handler}", **own})
 
     # Operations
 

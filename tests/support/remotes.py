@@ -96,8 +96,8 @@ class Remote:
         self.broken: list[str] = []
         """What was not as the contract says, of requests and answers."""
         self.url = ""
-        self.at: Callable[[str, Asked], Awaitable[None]] | None = None
-        """Called when a request has arrived, is done, and is answered."""
+        self.at: Callable[[str, Asked], Awaitable[bool | None]] | None = None
+        """Called when a request has arrived, is done, and is answered; False: it ends there."""
         self.expired: set[str] = set()
         self.tokens = 0
 
@@ -164,7 +164,10 @@ class Remote:
             self.broken.append(str(error))
             await exchange.send(Reply(404, self.error(404, asked)))
             return
-        await exchange.play(next((fault for fault in self.faults if fault.strikes(asked)), None))
+        try:
+            await exchange.play(next((fault for fault in self.faults if fault.strikes(asked)), None))
+        except _Dropped:
+            await exchange.gone()
 
 
 class _Exchange:
@@ -236,12 +239,19 @@ class _Exchange:
     async def cut(self) -> None:
         # ASGI has no way to hang up; `send` is a method of uvicorn's cycle, which has the transport.
         self._send.__self__.transport.abort()  # type: ignore[attr-defined]  # as said
+        await self.gone()
+
+    async def gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _reach(self, moment: str) -> None:
-        if self.remote.at is not None:
-            await self.remote.at(moment, self.asked)
+        if self.remote.at is not None and await self.remote.at(moment, self.asked) is False:
+            raise _Dropped
+
+
+class _Dropped(Exception):
+    """A request ends here."""
 
 
 async def _read(scope: Scope, receive: Receive) -> Asked | None:
