@@ -1,9 +1,12 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from support.postgres import NoPostgres, Postgres, postgres
 
 # A loaded machine is no counterexample; and CI tries the same examples each time, so that red means the change.
 settings.register_profile("here", deadline=None)
@@ -15,3 +18,21 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the worker does."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """Give a real PostgreSQL; where none can be had the test is skipped, and in CI that is a failure."""
+    try:
+        with postgres() as server:
+            yield server
+    except NoPostgres as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI has to have a PostgreSQL: {error}")
+        pytest.skip(f"needs a PostgreSQL: {error}")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """Give the address of an empty database."""
+    return postgres_server.new_database()

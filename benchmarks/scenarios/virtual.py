@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -33,16 +32,8 @@ async def run(_: Scale) -> Report:
     )
 
 
-class _Days(Simulation):
-    """For days: a wake-up that another has overtaken does not make a third."""
-
-    def _woken(self) -> None:
-        if self._wakes_at <= self.now:
-            self._wakes_at = math.inf
-
-
 def _simulate(arrivals: Mapping[str, Sequence[float]], seconds: float = DAY, planner: Planner | None = None) -> Record:
-    return _Days(planner or schedule(1), arrivals).run(seconds)
+    return Simulation(planner or schedule(1), arrivals).run(seconds)
 
 
 def _saturated() -> list[Row]:

@@ -499,8 +499,8 @@ class Machine(Generic[Output]):
 
     def _left(self) -> float:
         """Give the seconds for which it is still waited; never beyond the handler's own deadline."""
-        own = self._known["began"] + self._wait.timeout_s - self._clock.now()
-        return float(min(own, self._context.remaining() - self._margin))
+        own = float(self._known["began"]) + self._wait.timeout_s - self._clock.now()
+        return min(own, self._context.remaining() - self._margin)
 
     async def _in_time(self) -> None:
         if self._left() <= 0:

@@ -1,21 +1,24 @@
-"""One suite for both ledgers: where the window is kept makes no difference to what it allows."""
+"""One suite for all ledgers: where the window is kept makes no difference to what it allows."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import closing
 from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Double, bindparam
 
+from product_live_worker.journal.backend import Clock as Shared
 from product_live_worker.journal.database import open_database
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.window import Demand
 from product_live_worker.product_live.budget import Ledger, MemoryLedger
+from support.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -37,14 +40,28 @@ class Clock:
 Open = Callable[[Callable[[], float]], Ledger]
 
 
-@pytest.fixture(scope="module")
-def open_in_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+def in_database(url: str) -> Iterator[Open]:
     """Give what opens an empty ledger in a journal's database; each is of a platform of its own."""
-    path: Path = tmp_path_factory.mktemp("ledger") / "worker.db"
-    engine = open_database(f"sqlite:///{path}")
     numbers = itertools.count()
-    yield lambda now: JournalLedger(Writer(engine), f"https://{next(numbers)}.example.com", now=now, boot="boot")
-    engine.dispose()
+    with closing(open_database(url)) as database:
+
+        def opened(now: Callable[[], float]) -> Ledger:
+            clock = Shared(bindparam("test_now", callable_=now, type_=Double, unique=True), "boot", now)
+            return JournalLedger(Writer(database), f"https://{next(numbers)}.example.com", clock=clock)
+
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def open_in_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """Give what opens ledgers in a file."""
+    yield from in_database(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'worker.db'}")
+
+
+@pytest.fixture(scope="module")
+def open_in_postgresql(postgres_server: Postgres) -> Iterator[Open]:
+    """Give what opens ledgers on a server."""
+    yield from in_database(postgres_server.new_database())
 
 
 @pytest.fixture
@@ -53,10 +70,22 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "journal"])
-def ledger(request: pytest.FixtureRequest, clock: Clock, open_in_journal: Open) -> Ledger:
+KINDS = ("memory", "sqlite", "postgresql")
+
+
+@pytest.fixture(params=KINDS)
+def open_ledger(request: pytest.FixtureRequest) -> Open:
+    """Give what opens an empty ledger of each kind."""
+    if request.param == "memory":
+        return lambda now: MemoryLedger(now=now)
+    opening: Open = request.getfixturevalue(f"open_in_{request.param}")
+    return opening
+
+
+@pytest.fixture
+def ledger(clock: Clock, open_ledger: Open) -> Ledger:
     """Give each kind of ledger, empty."""
-    return MemoryLedger(now=clock) if request.param == "memory" else open_in_journal(clock)
+    return open_ledger(clock)
 
 
 async def slot(ledger: Ledger, limit: int, leave: int = 0, resource: str = "") -> int:
@@ -181,11 +210,11 @@ STEPS = st.lists(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, limit=st.integers(1, 6))
 async def test_whatever_happens_no_more_than_the_limit_is_held_and_every_wait_is_true(
-    open_in_journal: Open, steps: list[Step], limit: int
+    open_ledger: Open, steps: list[Step], limit: int
 ) -> None:
-    """Both ledgers, through any history, agree with the definition of the window and so with each other."""
+    """Each ledger, through any history, agrees with the definition of the window and so with the one in memory."""
     clock = Clock()
-    ledgers: list[Ledger] = [MemoryLedger(now=clock), open_in_journal(clock)]
+    ledgers: list[Ledger] = [MemoryLedger(now=clock), open_ledger(clock)]
     free_at: list[float] = []
     taken: list[list[int]] = []
     for step, which, seconds in steps:

@@ -87,13 +87,13 @@ async def test_a_result_survives_sigkill(tmp_path: Path) -> None:
 
 
 async def test_the_window_survives_sigkill(tmp_path: Path) -> None:
-    """A worker killed and started again in the same window does not get a second budget."""
+    """A worker killed and started again, five times in the same window, does not get a second budget."""
     world = new_world("power", limit=10)
     for _ in range(20):
         world.submit("power", {"power": 1}, 0.0)
     small = {"PLW_BUDGET__REQUESTS_PER_MINUTE": "10"}
     async with sandbox.serve(world) as url:
-        for _ in range(4):
+        for _ in range(6):
             async with running("run", cwd=tmp_path, variables=variables(url, **small)) as worker:
                 await until(lambda: "worker started" in worker.output)
                 await anyio.sleep(0.5)

@@ -85,6 +85,7 @@ class Desk:
 
 
 DRAFT = TaskDraft(key="power", description="2 to the power of")
+LOGS = "/v1/data_factory/logs"
 VERBS: dict[str, Verb] = {
     "poll": lambda desk: desk.poll(),
     "read_execution": lambda desk: desk.client.read_execution("e1", Purpose.RECOVER),
@@ -93,6 +94,8 @@ VERBS: dict[str, Verb] = {
     "read_task": lambda desk: desk.client.read_task("t1"),
     "create_task": lambda desk: desk.client.create_task(DRAFT),
     "update_task": lambda desk: desk.client.update_task("t1", DRAFT),
+    "read_file": lambda desk: desk.client.read_file("f1"),
+    "write_log": lambda desk: desk.client.write_log(LOGS, "c1", emitter="power", message="m", severity="info"),
 }
 
 

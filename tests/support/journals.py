@@ -1,4 +1,4 @@
-"""Journals on real files, and what a test does with them from outside."""
+"""Journals in real files and on a real server, and what a test does with them from outside."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import psycopg
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.model.execution import Execution, Outcome, State
+from support.postgres import ask
 
+Place = Path | str
+"""Where a journal is: SQLite's file, or the address of a database of PostgreSQL."""
 PLATFORM = "https://api.example.com"
 DONE = Outcome.completed({"result": 8})
+FULL = "disk is full"
+
+
+def url_of(place: Place) -> str:
+    """Give the address of a journal, as the settings have it."""
+    return f"sqlite:///{place}" if isinstance(place, Path) else place
 
 
 def opened(
-    path: Path, *, platform: str = PLATFORM, keep_payloads: bool = False, window: float = 60.0, lease: float = 30.0
+    place: Place, *, platform: str = PLATFORM, keep_payloads: bool = False, window: float = 60.0, lease: float = 30.0
 ) -> AbstractAsyncContextManager[Journal]:
-    """Open a journal on this file, as one more worker process would."""
-    return open_journal(f"sqlite:///{path}", platform=platform, window=window, lease=lease, keep_payloads=keep_payloads)
+    """Open a journal there, as one more worker process would."""
+    return open_journal(url_of(place), platform=platform, window=window, lease=lease, keep_payloads=keep_payloads)
 
 
 def an_execution(id: str = "e1", **fields: Any) -> Execution:
@@ -28,9 +41,11 @@ def an_execution(id: str = "e1", **fields: Any) -> Execution:
     return Execution(**{"id": id, "task_id": "t1", "task": "power", "input": {"power": 3}, "claimed_at": 1.0, **fields})
 
 
-def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Run SQL on the file, past the journal."""
-    with closing(sqlite3.connect(path)) as connection, connection:
+def query(place: Place, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Run SQL on the database, past the journal."""
+    if not isinstance(place, Path):
+        return ask(place, sql.replace("?", "%s"), *values)
+    with closing(sqlite3.connect(place)) as connection, connection:
         return connection.execute(sql, values).fetchall()
 
 
@@ -39,36 +54,53 @@ def unordered(what: str, number: int) -> str:
     return hashlib.sha256(f"{what} {number}".encode()).hexdigest()[:32]
 
 
-def add_reported(path: Path, count: int, *, platform: str = PLATFORM) -> None:
+def add_reported(place: Place, count: int, *, platform: str = PLATFORM) -> None:
     """Put so many rows of executions into a journal that were reported a while ago."""
     names = (
         "platform, id, task_id, task, state, holder, status, correlation_id, idempotency_key, on_repeat, crashes, "
         "attempts, trouble, claimed_at, started_at, settled_at, reported_at"
     )
     row = "?, ?, 't1', 'power', 'REPORTED', 'gone', 'COMPLETED', ?, ?, 'run', 0, 0, '', ?, ?, ?, ?"
+    sql = f"INSERT INTO executions ({names}) VALUES ({row})"  # noqa: S608 (both are above)
     rows = (
         (platform, unordered("id", n), f"job-{n}", unordered("key", n), *(1e9 + n + later for later in range(4)))
         for n in range(count)
     )
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany(f"INSERT INTO executions ({names}) VALUES ({row})", rows)  # noqa: S608 (both are above)
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(place)) as connection, connection:
+            connection.executemany(sql, rows)
+        return
+    with psycopg.connect(place) as server:
+        server.cursor().executemany(sql.replace("?", "%s"), rows)
 
 
-def row(path: Path, id: str = "e1") -> dict[str, Any]:
-    """Give the row of an execution, as the file has it."""
-    with closing(sqlite3.connect(path)) as connection:
+def row(place: Place, id: str = "e1") -> dict[str, Any]:
+    """Give the row of an execution, as the database has it."""
+    if not isinstance(place, Path):
+        (columns,) = query(place, "SELECT row_to_json(executions) FROM executions WHERE id = ?", id)
+        return dict(columns[0])
+    with closing(sqlite3.connect(place)) as connection:
         connection.row_factory = sqlite3.Row
         return dict(connection.execute("SELECT * FROM executions WHERE id = ?", (id,)).fetchone())
 
 
-def refuse(path: Path, verb: str, table: str = "executions") -> None:
-    """Let the database refuse every INSERT, UPDATE or DELETE on the table, as a full disk would."""
-    query(path, f"CREATE TRIGGER refuse_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+def refuse(place: Place, verb: str, table: str = "executions", *, only: str = "") -> None:
+    """Let the database refuse every INSERT, UPDATE or DELETE on the table, as a full disk would; or that of a row."""
+    when = f"WHEN (NEW.id = '{only}')" if only else ""
+    name = f"refuse_{verb}_{table}".lower()
+    if isinstance(place, Path):
+        how = "ABORT" if only else "FAIL"
+        query(place, f"CREATE TRIGGER {name} BEFORE {verb} ON {table} {when} BEGIN SELECT RAISE({how}, '{FULL}'); END")
+        return
+    body = f"BEGIN RAISE EXCEPTION '{FULL}' USING ERRCODE = 'disk_full'; END"
+    query(place, f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+    query(place, f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH ROW {when} EXECUTE FUNCTION refuse()")
 
 
-def allow(path: Path, verb: str) -> None:
+def allow(place: Place, verb: str, table: str = "executions") -> None:
     """End what `refuse` has begun."""
-    query(path, f"DROP TRIGGER refuse_{verb}")
+    on = "" if isinstance(place, Path) else f" ON {table}"
+    query(place, f"DROP TRIGGER {f'refuse_{verb}_{table}'.lower()}{on}")
 
 
 async def _claim(journal: Journal, execution: Execution) -> Execution:
@@ -109,3 +141,20 @@ WAY: dict[State, Iterable[Verb]] = {
     State.REPORTED: (VERBS["start"], VERBS["settle"], VERBS["close"]),
     State.UNDELIVERABLE: (VERBS["start"], VERBS["settle"], VERBS["give_up"]),
 }
+
+
+class Commits:
+    """Counts the transactions that all databases of this process really commit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        event.listen(Engine, "commit", self._committed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(Engine, "commit", self._committed)
+
+    def _committed(self, _: Any) -> None:
+        self.count += 1

@@ -1,4 +1,4 @@
-"""A worker and its platform in virtual time, without a loop: the real Schedule, reserve and MemoryLedger.
+"""Workers and their platform in virtual time, without a loop: the real Schedule, reserve and MemoryLedger.
 
 What is left out is what takes no time: the journal, the wire, the threads. A simulated hour takes well under a second.
 """
@@ -94,58 +94,87 @@ def fullest_window(arrivals: Iterable[float], window: float) -> int:
 
 
 class Simulation:
-    """One worker that serves some tasks with executions arriving at given moments."""
+    """Workers on one database that serve some tasks, with executions arriving at given moments."""
 
     def __init__(
         self,
         planner: Planner,
         arrivals: Mapping[str, Sequence[float]],
         *,
+        others: Iterable[Planner] = (),
         limit: int = 50,
         window: float = 60.0,
         round_trip: float = 0.15,
         handler_seconds: float = 0.01,
         concurrency: int = 100,
     ) -> None:
-        """`arrivals` gives for each task the moments at which an execution of it is there to be claimed, ascending."""
+        """`arrivals` gives for each task the moments at which an execution of it is there to be claimed, ascending.
+
+        Each worker has a planner of its own, and so much concurrency; `others` are those of more workers than one.
+        """
         self.now = 0.0
         self.record = Record(limit, window)
-        self._planner = planner
-        self._queues = {task: deque(moments) for task, moments in arrivals.items()}
-        self._limit = limit
-        self._window = window
-        self._round_trip = round_trip
-        self._handler_seconds = handler_seconds
-        self._concurrency = concurrency
-        self._ledger = MemoryLedger(now=lambda: self.now)
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self.queues = {task: deque(moments) for task, moments in arrivals.items()}
+        self.limit = limit
+        self.window = window
+        self.round_trip = round_trip
+        self.handler_seconds = handler_seconds
+        self.concurrency = concurrency
+        self.ledger = MemoryLedger(now=lambda: self.now)
+        self._events: list[tuple[float, int, Callable[[], None], _Worker]] = []
         self._order = itertools.count()
-        self._wakes_at = math.inf
-        self._in_hand = dict.fromkeys(arrivals, 0)
+        self._wakes: list[tuple[float, int, _Worker]] = []
+        self.workers = [_Worker(self, each, arrivals) for each in (planner, *others)]
+
+    def run(self, seconds: float) -> Record:
+        """Let so many seconds pass."""
+        for worker in self.workers:
+            self.wake(worker, self.now)
+        while (moment := min(self._next_wake(), self._events[0][0] if self._events else math.inf)) <= seconds:
+            self.now = moment
+            touched: dict[_Worker, None] = {}
+            while self._events and self._events[0][0] <= moment:
+                _, _, happen, worker = heapq.heappop(self._events)
+                happen()
+                touched[worker] = None
+            while self._next_wake() <= moment:
+                touched[heapq.heappop(self._wakes)[2]] = None
+            for worker in touched:
+                worker.wakes_at = math.inf
+                worker.go_on()
+        return self.record
+
+    def at(self, moment: float, worker: _Worker, happen: Callable[[], None]) -> None:
+        """Let something happen, after which the worker looks what to do next."""
+        heapq.heappush(self._events, (moment, next(self._order), happen, worker))
+
+    def wake(self, worker: _Worker, moment: float) -> None:
+        """Let the worker look what to do then, unless it does so sooner."""
+        if moment < worker.wakes_at:
+            worker.wakes_at = moment
+            heapq.heappush(self._wakes, (moment, next(self._order), worker))
+
+    def _next_wake(self) -> float:
+        while self._wakes and self._wakes[0][0] != self._wakes[0][2].wakes_at:
+            heapq.heappop(self._wakes)
+        return self._wakes[0][0] if self._wakes else math.inf
+
+
+class _Worker:
+    """One worker of the simulation."""
+
+    def __init__(self, world: Simulation, planner: Planner, tasks: Iterable[str]) -> None:
+        self.wakes_at = math.inf
+        self._world = world
+        self._planner = planner
+        self._in_hand = dict.fromkeys(tasks, 0)
         self._in_the_air = 0
         self._settled: deque[Execution] = deque()
         self._being_reported = 0
         self._wants_to_poll = False
-        planner.serve(arrivals)
+        planner.serve(self._in_hand)
 
-    def run(self, seconds: float) -> Record:
-        """Let so many seconds pass."""
-        self._wakes_at = 0.0
-        while (moment := min(self._wakes_at, self._events[0][0] if self._events else math.inf)) <= seconds:
-            self.now = moment
-            while self._events and self._events[0][0] <= moment:
-                heapq.heappop(self._events)[2]()
-            self._wakes_at = math.inf
-            self._go_on()
-        return self.record
-
-    def _at(self, moment: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (moment, next(self._order), happen))
-
-    def _wake(self, moment: float) -> None:
-        self._wakes_at = min(self._wakes_at, moment)
-
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         while self._settled:
             slot = self._take(Purpose.REPORT)
             if slot is None:
@@ -156,78 +185,83 @@ class Simulation:
             if not self._wants_to_poll:
                 if plan is None:
                     return
-                if plan.at > self.now:
-                    self._wake(plan.at)
+                if plan.at > self._world.now:
+                    self._world.wake(self, plan.at)
                     return
             self._wants_to_poll = True
             slot = self._take(Purpose.POLL)
             if slot is None:
                 return
             self._wants_to_poll = False
-            if plan is None or plan.at > self.now:
-                self._ledger.give_back(slot)
+            if plan is None or plan.at > self._world.now:
+                self._world.ledger.give_back(slot)
             else:
                 self._poll(slot, plan.task)
 
     def _plan(self) -> Plan | None:
-        if len(self._settled) + self._being_reported > self._limit // 2:
+        if len(self._settled) + self._being_reported > self._world.limit // 2:
             return None
-        return self._planner.next(self.now, self._capacity)
+        return self._planner.next(self._world.now, self._capacity)
 
     def _capacity(self, task: str) -> int:
-        return self._concurrency - self._in_hand[task]
+        return self._world.concurrency - self._in_hand[task]
 
     def _take(self, purpose: Purpose) -> int | None:
+        world = self._world
         unreported = sum(self._in_hand.values()) + len(self._settled) + self._being_reported + self._in_the_air
-        promised = self._planner.promised(self.now, self._capacity) if purpose is Purpose.POLL else []
+        promised = self._planner.promised(world.now, self._capacity) if purpose is Purpose.POLL else []
         demand = Demand(
-            limit=self._limit,
-            hold=UNANSWERED + self._window,
-            leave=reserve(purpose, unreported, self._limit),
-            last_within=self._window * REPORT_WITHIN if purpose is Purpose.POLL else 0.0,
+            limit=world.limit,
+            hold=UNANSWERED + world.window,
+            leave=reserve(purpose, unreported, world.limit),
+            last_within=world.window * REPORT_WITHIN if purpose is Purpose.POLL else 0.0,
             promised=promised,
         )
-        taken = at_once(self._ledger.take(demand))
+        taken = at_once(world.ledger.take(demand))
         if isinstance(taken, int):
             return taken
-        self._wake(self.now + min(taken, *promised[:1], math.inf))
+        world.wake(self, world.now + min(taken, *promised[:1], math.inf))
         return None
 
     def _poll(self, slot: int, task: str) -> None:
-        self._planner.started(task, self.now)
+        world = self._world
+        self._planner.started(task, world.now)
         self._in_the_air += 1
-        self._at(self.now + self._round_trip / 2, lambda: self._poll_arrives(slot, task))
+        world.at(world.now + world.round_trip / 2, self, lambda: self._poll_arrives(slot, task))
 
     def _poll_arrives(self, slot: int, task: str) -> None:
-        queue = self._queues[task]
-        found = Execution(task, queue.popleft()) if queue and queue[0] <= self.now else None
-        self.record.requests.append(self.now)
-        self.record.polls.append((self.now, task, found is not None))
-        self._at(self.now + self._round_trip / 2, lambda: self._poll_answered(slot, task, found))
+        world = self._world
+        queue = world.queues[task]
+        found = Execution(task, queue.popleft()) if queue and queue[0] <= world.now else None
+        world.record.requests.append(world.now)
+        world.record.polls.append((world.now, task, found is not None))
+        world.at(world.now + world.round_trip / 2, self, lambda: self._poll_answered(slot, task, found))
 
     def _poll_answered(self, slot: int, task: str, found: Execution | None) -> None:
-        self._ledger.answered(slot, self._window)
+        world = self._world
+        world.ledger.answered(slot, world.window)
         self._in_the_air -= 1
         if found is not None:
-            found.claimed = self.now
-            self.record.claimed.append(found)
+            found.claimed = world.now
+            world.record.claimed.append(found)
             self._in_hand[task] += 1
-            self._at(self.now + self._handler_seconds, lambda: self._settle(found))
-        self._planner.observed(task, self.now, "empty" if found is None else "hit")
+            world.at(world.now + world.handler_seconds, self, lambda: self._settle(found))
+        self._planner.observed(task, world.now, "empty" if found is None else "hit")
 
     def _settle(self, execution: Execution) -> None:
         self._in_hand[execution.task] -= 1
         self._settled.append(execution)
 
     def _report(self, slot: int, execution: Execution) -> None:
+        world = self._world
         self._being_reported += 1
-        self._at(self.now + self._round_trip / 2, lambda: self.record.requests.append(self.now))
-        self._at(self.now + self._round_trip, lambda: self._reported(slot, execution))
+        world.at(world.now + world.round_trip / 2, self, lambda: world.record.requests.append(world.now))
+        world.at(world.now + world.round_trip, self, lambda: self._reported(slot, execution))
 
     def _reported(self, slot: int, execution: Execution) -> None:
-        self._ledger.answered(slot, self._window)
+        self._world.ledger.answered(slot, self._world.window)
         self._being_reported -= 1
-        execution.reported = self.now
+        execution.reported = self._world.now
 
 
 class RoundRobin:
@@ -276,6 +310,14 @@ def schedule(
     """Give the real schedule with the default settings and seeded chance."""
     chance = random.Random(seed).random
     return Schedule(limit=limit, window=window, idle_share=idle_share, max_staleness=max_staleness, chance=chance)
+
+
+def fleet(workers: int, *, limit: int = 50, window: float = 60.0, **more: float) -> list[Schedule]:
+    """Give the schedules of so many workers on one database, each of which knows of the others."""
+    made = [schedule(seed, limit=limit, window=window, **more) for seed in range(1, workers + 1)]
+    for turn, each in enumerate(made):
+        each.divide(workers, turn)
+    return made
 
 
 def at_random(seed: int, every: float, until: float) -> list[float]:

@@ -242,7 +242,8 @@ def test_a_key_file_without_text_is_told() -> None:
         f"[api]\nbase_url = 'https://user:{KEY}@api.product-live.com'",
         f"[api]\nbase_url = 'https://user:a/{KEY}#@api.product-live.com'",
         f"[api]\nbase_url = 'https://api.product-live.com/?key={KEY}'",
-        f"[state]\nurl = 'postgresql://user:{KEY}@host/db'",
+        f"[state]\nurl = 'postgres://user:{KEY}@host/db'",
+        f"[state]\nurl = 'postgresql://user:{KEY}@x@host/db'",
         f"[api]\nkey = {KEY}",
     ],
 )
@@ -333,7 +334,13 @@ def test_tasks_are_not_set_in_the_environment() -> None:
         ("budget", ["scope = 'all'", "idle_share = 0", "idle_share = 1.1", "idle_share = nan", "max_staleness = ''"]),
         (
             "state",
-            ["url = 'postgresql://host/db'", "url = 'sqlite://'", "url = 'sqlite:///:memory:'", "retention = '1w'"],
+            [
+                "url = 'postgres://host/db'",
+                "url = 'postgresql://a:b@c@host/db'",
+                "url = 'sqlite://'",
+                "url = 'sqlite:///:memory:'",
+                "retention = '1w'",
+            ],
         ),
         ("state", ["keep_payloads = 'maybe'", "max_crashes = 0", "lease = 0", "url = 'sqlite:///a.db?mode=ro'"]),
         (

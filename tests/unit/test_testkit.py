@@ -6,15 +6,16 @@ import subprocess
 import sys
 import threading
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from pydantic import BaseModel
 
-from product_live_worker import Context, TaskFailed, handler
+from product_live_worker import Context, File, TaskFailed, handler
 from product_live_worker.model.execution import idempotency_key
-from product_live_worker.testkit import Line, Outcome, Sandbox, Status, Trial, run
+from product_live_worker.testkit import Line, Outcome, Report, Sandbox, Status, Trial, run
 
 
 class Input(BaseModel):
@@ -198,3 +199,46 @@ def test_the_pytest_plugin_is_installed_and_imports_nothing_of_the_worker() -> N
     (plugin,) = [found for found in entry_points(group="pytest11") if found.name == "product_live_worker"]
     code = f"import sys, {plugin.value}; sys.exit(any(name.startswith('product_live_worker') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 (our own code)
+
+
+class Table(BaseModel):
+    file: File
+
+
+@handler("copy")
+async def copy(input: Table, context: Context) -> dict[str, Any]:
+    """Give a file back under another name."""
+    path = await context.files.download(input.file, max_size=10, sha256=context.settings.get("sha256"))
+    await context.report(f"{path.name} is copied", severity="warning")
+    return {"file": await context.files.upload(path, filename="copy.txt"), "directory": str(path.parent)}
+
+
+@pytest.mark.parametrize("known", ["0" * 64, "https://h.test/a.txt", "a.txt"])
+def test_files_of_a_trial_are_found_by_id_address_or_name(known: str) -> None:
+    """And what is uploaded can be downloaded in the next run."""
+    trial = Trial(files={known: b"hello"})
+    wired = {"id": "0" * 64, "url": "https://h.test/a.txt", "filename": "a.txt"}
+    first = trial.run(copy, {"file": wired})
+    second = trial.run(copy, {"file": first.output["file"]})
+    assert [(uploaded.filename, uploaded.content) for uploaded in trial.uploads] == [("copy.txt", b"hello")] * 2
+    assert trial.uploads[0].file == File.model_validate(second.output["file"])
+    assert trial.reports == [Report("warning", "a.txt is copied"), Report("warning", "copy.txt is copied")]
+    assert not Path(first.output["directory"]).exists()
+
+
+def test_files_of_a_trial_fail_as_real_ones_do() -> None:
+    """Not there, too large, damaged: the codes are those of production."""
+    wired = {"file": "https://h.test/a.txt"}
+    assert Trial().run(copy, wired).code == "file_unavailable"
+    assert Trial(files={"https://h.test/a.txt": b"x" * 11}).run(copy, wired).code == "file_too_large"
+    damaged = Trial(files={"https://h.test/a.txt": b"x"}, settings={"sha256": "00"})
+    assert damaged.run(copy, wired).code == "file_damaged"
+
+
+def test_the_sandbox_has_files_too(sandbox: Sandbox) -> None:
+    """They are put there as a task before would have, and looked at afterwards; reports are no obstacle."""
+    sandbox.serve(copy)
+    outcome = sandbox.run(copy, {"file": sandbox.upload("a.txt", b"hello")["id"]})
+    assert sandbox.content(outcome.output["file"]) == b"hello"
+    with pytest.raises(LookupError, match="no file 'f1'"):
+        sandbox.content("f1")

@@ -7,19 +7,24 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 
 import anyio
 
 from product_live_worker import __version__
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_dask import OnDask, lacking
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
+from product_live_worker.executors.workdirs import Workdirs
+from product_live_worker.flow.actions import Actions
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
+from product_live_worker.flow.job_log import JobLog
 from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
@@ -27,22 +32,29 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
-from product_live_worker.model.context import Log
-from product_live_worker.model.errors import JournalUnwritable, SettingsError
+from product_live_worker.model.action import Action
+from product_live_worker.model.context import Log, Verb
+from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.ops.access import Access
 from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.page.pages import Pages
+from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.product_live.files import Transfers
+from product_live_worker.product_live.way import Way, open_transfers_http
 from product_live_worker.registry import read_for
-from product_live_worker.settings import Settings, api_key
+from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
+    ActionRefused,
     DrainStarted,
     DrainTooShort,
     Emit,
@@ -53,14 +65,18 @@ from product_live_worker.telemetry.events import (
     WorkerStopped,
     about,
 )
+from product_live_worker.telemetry.history import Failure, History
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
 LAST_REPORTS = 5.0
 """Seconds that the reporter has, after the drain's own, for the outcomes that the drain has left it."""
+LAST_LINES = 1.0
+"""Seconds that lines for the logs of jobs have at the very end."""
 DEGRADED = 20.0
 """Seconds after which systemd is told that the start is over although not all is well."""
 TICK = 0.5
+AGENT = f"product-live-worker/{__version__}"
 UNWRITABLE = 2.0
 """Seconds at most between two attempts to write while the disk refuses."""
 
@@ -89,12 +105,19 @@ class Daemon:
         client: Client,
         budget: Budget,
         journal: Journal,
+        workdirs: Workdirs,
+        transfers: Transfers,
+        job_log: JobLog,
         metrics: Metrics,
+        history: History,
         emit: Emit,
     ) -> None:
         self.settings = settings
         self.journal = journal
         self._budget = budget
+        self._workdirs = workdirs
+        self._transfers = transfers
+        self._job_log = job_log
         self.emit = emit
         self.loop_lag = 0.0
         self._cut_short: tuple[str, ...] = ()
@@ -105,10 +128,17 @@ class Daemon:
         self.resources = Resources()
         self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.processes = InProcess(on_end=self._process_ended)
+        self.cluster = OnDask(
+            settings.execution.dask_scheduler,
+            Outage("the Dask cluster", emit),
+            on_change=lambda: self.poller.wake(),  # noqa: PLW0108 (it comes below)
+            on_end=self._process_ended,
+        )
         self.executors: dict[str, Executor] = {
             "loop": OnLoop(self.resources),
             "thread": self.threads,
             "process": self.processes,
+            "dask": self.cluster,
         }
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
@@ -126,8 +156,10 @@ class Daemon:
             journal,
             tasks,
             self.executors,
+            workdirs=workdirs,
             max_output=settings.execution.max_output,
-            log_for=_handler_log,
+            log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
+            verbs=self._verbs,
             emit=emit,
             callback_url=_callback_url(settings),
         )
@@ -147,14 +179,29 @@ class Daemon:
         self.watch = Watch(
             client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
         )
+        self.actions = Actions(
+            journal,
+            on_pauses=self.poller.resume,
+            on_redeliver=self.recovery.hurry,
+            end=self.dispatcher.end,
+            emit=emit,
+        )
+        self.history = history
         self.health = Health(
-            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+            self.catalogue,
+            self.poller,
+            self.dispatcher,
+            journal,
+            self.threads,
+            budget,
+            settings.execution.max_stuck_threads,
         )
         self.status = Status(
             self.health,
             self.schedule,
             self.executors,
             self.processes,
+            history,
             __version__,
             settings.api.base_url,
             budget,
@@ -162,20 +209,37 @@ class Daemon:
         )
         metrics.watch(self._gauges(budget))
 
+    async def remember(self) -> None:
+        """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
+        await self.actions.look()
+        await self.journal.board.survey()
+        for one in await self.journal.board.failures():
+            said = (one.correlation_id, one.code or "", one.message or "")
+            self.history.fail(Failure(one.settled_at or 0.0, one.task, one.id, *said))
+
+    async def act(self, action: Action) -> None:
+        """Do what a signal asks for; where it cannot be done, the log says so."""
+        try:
+            await self.actions.act(action)
+        except JournalError as error:
+            self.emit(ActionRefused(verb=action.verb, reason=str(error)))
+
     async def run(self, stop: Stop, notifier: Notifier) -> None:
-        """Work until a stop is asked for, then drain."""
+        """Work until a stop is asked for, then drain; raises JournalUnusable when a newer worker has asked for it."""
         async with anyio.create_task_group() as life:
             reporting = _Stage("reporter", self.reporter.run, self.emit)
             dispatching = _Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
             polling = _Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
             for stage in (reporting, dispatching, polling):
                 life.start_soon(stage.run)
-            for name, work in self._helpers(notifier):
+            for name, work in self._helpers(stop, notifier):
                 life.start_soon(_Stage(name, work, self.emit).run)
             await stop.requested.wait()
             notifier.stopping()
             await self._drain(stop.reason, polling, dispatching)
             life.cancel_scope.cancel()
+        if self.journal.outgrown:
+            raise JournalUnusable(f"{self.journal.outgrown}. Install the newer version here too")
 
     async def _drain(self, reason: str, polling: _Stage, dispatching: _Stage) -> None:
         timeout = self.settings.drain.timeout
@@ -189,25 +253,32 @@ class Daemon:
         await dispatching.finish(LAST_REPORTS)
         with anyio.CancelScope(deadline=max(deadline, anyio.current_time()) + LAST_REPORTS):
             await self.reporter.idle()
+        with anyio.move_on_after(LAST_LINES):
+            await self._job_log.idle()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
-    def _helpers(self, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+    def _helpers(self, stop: Stop, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         yield "catalogue", self.catalogue.run
-        yield "lease", self._keep_lease
+        yield "lease", lambda: self._keep_lease(stop)
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
+        yield "job log", self._job_log.run
+        yield "actions", self.actions.run
         yield "housekeeping", self._keep_house
+        yield "cluster", self.cluster.serve
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
 
-    async def _keep_lease(self) -> None:
+    async def _keep_lease(self, stop: Stop) -> None:
         """Prolong the lease until the very end; a worker that lost it ends what it no longer holds."""
         outage = Outage("writing the journal", self.emit)
         while True:
             try:
                 if not await self.journal.renew():
                     self.dispatcher.abandon()
-                self.schedule.divide(self.journal.workers)
+                self.schedule.divide(*astuple(self.journal.fleet))
+                if self.journal.outgrown:
+                    stop.request(self.journal.outgrown)
                 await self.journal.catch_up()
                 outage.worked()
                 wait = self.settings.state.lease / 3
@@ -217,9 +288,12 @@ class Daemon:
                 await self.journal.troubled()
 
     async def _keep_house(self) -> None:
+        await self._workdirs.sweep()
         while True:
             with contextlib.suppress(JournalUnwritable):
-                await self.journal.prune(time.time() - self.settings.state.retention)
+                before = time.time() - self.settings.state.retention
+                await self.journal.prune(before)
+                await self.journal.board.prune(before)
                 await self.journal.callbacks.prune()
             await anyio.sleep(3600)
 
@@ -243,8 +317,9 @@ class Daemon:
                 self.loop_lag = max(0.0, now - before - TICK)
                 checks = self.health.ready()
                 text = verdict(checks)
-                if not is_ready and (text == "ok" or now - started > DEGRADED):
-                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                well = all(check.ok for check in checks)
+                if not is_ready and (well or now - started > DEGRADED):
+                    notifier.ready(text if well else f"degraded: {text}")
                     is_ready = True
                 elif text != told:
                     notifier.status(text)
@@ -259,11 +334,19 @@ class Daemon:
 
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
+        if any(task.handler.isolation == "dask" for task in self.catalogue.tasks.values()):
+            self.cluster.wanted.set()
         self.poller.wake()
         drain, tasks = self.settings.drain.timeout, self.catalogue.tasks.values()
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
             self.emit(DrainTooShort(drain_seconds=drain, handlers=handlers, advice=long_enough(tasks)))
         self._cut_short = handlers
+
+    def _verbs(self, execution: Execution, directory: Path, log: Log) -> Mapping[str, Verb]:
+        return {
+            **self._transfers.verbs(directory, log),
+            "report": lambda said: self._job_log.report(execution, said),
+        }
 
     def _process_ended(self, work: Work, reason: str) -> None:
         execution = self.journal.get(work.context.execution_id)
@@ -344,7 +427,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             connect_timeout=api.connect_timeout,
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
-            user_agent=f"product-live-worker/{__version__}",
+            user_agent=AGENT,
         ) as http,
     ):
         budget = Budget(
@@ -368,8 +451,8 @@ async def open_daemon(
 
     Raises a WorkerError when something cannot be opened.
     """
-    metrics = Metrics(__version__)
-    heard = (log_event, metrics.read, *readers)
+    metrics, history = Metrics(__version__), History(window=settings.budget.window)
+    heard = [log_event, metrics.read, history.read, *readers]
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -377,12 +460,29 @@ async def open_daemon(
 
     async with AsyncExitStack() as opened:
         journal, budget, client = await opened.enter_async_context(open_account(settings, emit=emit))
-        daemon = Daemon(settings, handlers, client=client, budget=budget, journal=journal, metrics=metrics, emit=emit)
+        job_log = JobLog(client, path=settings.log.platform_path, wanted=settings.log.platform, emit=emit)
+        heard.append(job_log.read)
+        daemon = Daemon(
+            settings,
+            handlers,
+            client=client,
+            budget=budget,
+            journal=journal,
+            workdirs=await opened.enter_async_context(Workdirs.open(settings.workdir())),
+            transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
+            job_log=job_log,
+            metrics=metrics,
+            history=history,
+            emit=emit,
+        )
+        await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        app = create_app(daemon.health, daemon.status, metrics)
         http = settings.http
+        page = new_page(daemon)
+        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, http.host, http.port))
+        opened.callback(page.close)
         if http.callback_port is not None:
             outward = create_callback_app(journal.callbacks.store)
             daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))
@@ -391,10 +491,34 @@ async def open_daemon(
                 version=__version__,
                 platform=settings.api.base_url,
                 address=f"http://{_in_url(settings.http.host)}:{daemon.port}",
-                journal=settings.state.url,
+                journal=settings.state.shown_url,
             )
         )
         yield daemon
+
+
+@asynccontextmanager
+async def _open_transfers(
+    settings: Settings, client: Client, budget: Budget, *, emit: Emit
+) -> AsyncIterator[Transfers]:
+    api, files = settings.api, settings.files
+    async with open_transfers_http(
+        api.base_url, connect_timeout=api.connect_timeout, ca_file=api.ca_file, user_agent=AGENT
+    ) as http:
+        way = Way(http, client, budget, base_url=api.base_url, hosts=files.hosts, emit=emit)
+        yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
+
+
+def new_page(daemon: Daemon) -> Page:
+    """Make the operator's page of this worker."""
+    settings = daemon.settings
+    return Page(
+        Pages(daemon.status, keep_payloads=settings.state.keep_payloads),
+        Access(lambda: admin_token(settings.http)),
+        daemon.journal.board,
+        daemon.actions.act,
+        lambda: known_secrets(settings),
+    )
 
 
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:
@@ -412,7 +536,8 @@ def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
     """Give what the settings say of each task.
 
-    Raises SettingsError for a handler that is not installed, and for settings that a handler cannot use.
+    Raises SettingsError for a handler that is not installed, for settings that a handler cannot use, and for a handler
+    that is to run on a Dask cluster when there is none.
     """
     wrong = [
         f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
@@ -427,9 +552,19 @@ def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[s
                 read_for(name, handler, TaskSettings(settings=section.settings), settings.connections)
             except SettingsError as error:
                 wrong += [problem for problem in error.problems if problem not in wrong]
+    wrong += _without_cluster(settings, handlers)
     if wrong:
         raise SettingsError(*wrong)
     return settings.task_settings()
+
+
+def _without_cluster(settings: Settings, handlers: Mapping[str, Handler]) -> Iterable[str]:
+    why = lacking(settings.execution.dask_scheduler)
+    # Without sections, all that is installed may be served.
+    named = {section.handler or name for name, section in settings.tasks.items()}
+    for name, handler in handlers.items():
+        if why and handler.isolation == "dask" and (name in named if named else not handler.explicit):
+            yield f"the handler {name!r} runs on a Dask cluster, and {why}"
 
 
 def long_enough(tasks: Iterable[ServedTask]) -> str:

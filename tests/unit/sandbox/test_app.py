@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import httpx
@@ -355,3 +355,41 @@ class TestControl:
         """The control API says no, and nothing breaks."""
         assert task.key == "power"
         assert (await client.request(method, path, json=body)).status_code == status
+
+
+class TestLogs:
+    """The Logs API, and what the control API shows of it and of files."""
+
+    LINE: ClassVar[dict[str, str]] = {"message": "m", "emitterName": "power", "eventCorrelationId": "c1"}
+
+    async def test_a_line_is_kept_with_its_severity(self, client: httpx.AsyncClient, world: World) -> None:
+        """Info, where it does not say one."""
+        for more in ({}, {"severity": "error", "messageType": "MARKDOWN"}):
+            answer = await client.post(f"{API}/logs", json=self.LINE | more, headers={"cid": "c1"})
+            assert answer.status_code == 201
+        shown = (await client.get("/sandbox/log")).json()["log"]
+        assert [(line["severity"], line["correlation_id"], line["emitter"]) for line in shown] == [
+            ("info", "c1", "power"),
+            ("error", "c1", "power"),
+        ]
+        assert len(world.log) == 2
+
+    @pytest.mark.parametrize(
+        "change", [{"message": ""}, {"emitterName": 7}, {"severity": "loud"}, {"messageType": "X"}]
+    )
+    async def test_a_malformed_line_is_400(
+        self, client: httpx.AsyncClient, world: World, change: dict[str, Any]
+    ) -> None:
+        """Nothing is kept of it."""
+        answer = await client.post(f"{API}/logs", json=self.LINE | change, headers={"cid": "c1"})
+        assert (answer.status_code, world.log) == (400, [])
+
+    async def test_a_line_without_the_header_is_400(self, client: httpx.AsyncClient) -> None:
+        """The correlation id is in the header too."""
+        assert (await client.post(f"{API}/logs", json=self.LINE)).status_code == 400
+
+    async def test_the_control_api_shows_files(self, client: httpx.AsyncClient) -> None:
+        """By name and size."""
+        await client.post(f"{API}/files", files={"file": ("a.txt", b"hello")})
+        (file,) = (await client.get("/sandbox/files")).json()["files"]
+        assert (file["filename"], file["size"]) == ("a.txt", 5)

@@ -18,7 +18,7 @@ from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.wire import Task as Definition
-from product_live_worker.settings import Settings, load
+from product_live_worker.settings import Settings, check_admin_token, load
 
 Finding = tuple[bool, str]
 """Whether it is well, and a sentence."""
@@ -30,6 +30,7 @@ def check(
     """Look whether `run` would work, and start nothing; exit 1 if it would not. Spends a request or two."""
     with errors_told():
         settings = load(config, os.environ)
+        check_admin_token(settings.http)
         handlers = registry.load()
         task_settings(settings, handlers)
         findings = list(_local(settings, handlers))
@@ -48,7 +49,7 @@ def _local(settings: Settings, handlers: dict[str, Handler]) -> Iterator[Finding
 
 async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Finding]:
     async with open_account(settings, emit=lambda _: None) as (_, _, client):
-        journal: Finding = (True, f"the journal can be written: {settings.state.url}")
+        journal: Finding = (True, f"the journal can be written: {settings.state.shown_url}")
         try:
             definitions = await client.list_tasks()
         except PlatformError as error:

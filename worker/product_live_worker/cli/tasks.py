@@ -199,7 +199,7 @@ def _rows(
             "id": task.id,
             "handler": served[task.key].handler.name if task.key in served else None,
             "concurrency": served[task.key].concurrency if task.key in served else None,
-            "pickup_delay_expected_seconds": schedule.interval(task.key) / 2 if task.key in served else None,
+            "pickup_delay_expected_seconds": schedule.expected(task.key) if task.key in served else None,
             "pickup_delay_bound_seconds": waits.get(task.key),
             "response_timeout_seconds": task.response_timeout_seconds,
         }

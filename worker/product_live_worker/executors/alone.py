@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+import anyio
+import anyio.to_thread
 
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.executors.resources import Resources
+from product_live_worker.executors.workdirs import remove_tree
 from product_live_worker.model.context import Context
 from product_live_worker.model.execution import Outcome
 from product_live_worker.model.handler import Handler
@@ -37,12 +43,14 @@ async def run_alone(
     """
     processes = InProcess()
     read = handler.read_settings(settings or {})
+    base = Path(tempfile.mkdtemp(prefix="product-live-worker-"))
     context = Context(
         execution_id=execution_id,
         task=handler.name,
         deadline=datetime.now(UTC) + timedelta(seconds=handler.timeout),
         log=log_for(task=handler.name, execution=execution_id),
         settings=read,
+        directory=base / "work",
         connection=handler.read_connection(read, connections or {}),
     )
     # Whoever runs it may know better where checkpoints and log lines go.
@@ -53,6 +61,8 @@ async def run_alone(
             "loop": OnLoop(resources),
             "thread": InThread(resources),
             "process": processes,
+            # No cluster is needed to try a handler: the process is the same, only here.
+            "dask": processes,
         }
         try:
             return await perform(
@@ -66,3 +76,5 @@ async def run_alone(
             )
         finally:
             await processes.close()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(remove_tree, base)

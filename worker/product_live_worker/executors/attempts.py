@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from product_live_worker.model.context import Context
-from product_live_worker.model.handler import TaskFailed
+from product_live_worker.model.refusal import TaskFailed
 from product_live_worker.model.retry import Retry
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import anyio
 
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.model.errors import PlatformError
+from product_live_worker.model.execution import OnCrash
 from product_live_worker.model.handler import Handler
-from product_live_worker.model.task import OnCrash, ServedTask, TaskSettings
+from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.product_live.client import Client
 from product_live_worker.registry import Connections, assign
 from product_live_worker.telemetry.events import Emit, TasksServed, TimeoutShortened

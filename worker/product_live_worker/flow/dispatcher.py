@@ -6,15 +6,17 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
 
-from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.perform import Executor, HandlerLost, perform
+from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.verbs import verbs_for
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.context import Context, Log
+from product_live_worker.model.context import Context, Log, Verb
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, Execution, Outcome, State, Status
 from product_live_worker.model.task import ServedTask
@@ -40,20 +42,25 @@ class Dispatcher:
         tasks: Mapping[str, ServedTask],
         executors: Mapping[str, Executor],
         *,
+        workdirs: Workdirs,
         max_output: int,
         log_for: Callable[[Execution], Log],
+        verbs: Callable[[Execution, Path, Log], Mapping[str, Verb]],
         emit: Emit,
         callback_url: str = "",
     ) -> None:
         """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to.
 
+        `verbs` gives what the worker does for the handler of an execution beside the journal's own.
         `callback_url` is where others reach the listener for callbacks, if there is one.
         """
         self._journal = journal
         self._tasks = tasks
         self._executors = executors
+        self._workdirs = workdirs
         self._max_output = max_output
         self._log_for = log_for
+        self._verbs = verbs
         self._emit = emit
         self._callback_url = callback_url
         self.trouble = Outage("writing the journal", emit)
@@ -87,6 +94,15 @@ class Dispatcher:
             self._ended[execution_id] = status
             scope.cancel()
 
+    async def end(self, execution_id: str, outcome: Outcome) -> None:
+        """End one that is claimed or runs, with this outcome: whoever asks for it wants no rerun."""
+        execution = self._journal.get(execution_id)
+        if execution is None or execution.state not in IN_HAND:
+            return
+        ran = 0.0 if execution.started_at is None else max(0.0, time.time() - execution.started_at)
+        if await self._settle(execution, outcome, handler_seconds=ran):
+            self.cancel(execution_id, "CANCELED")
+
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
         for scope in self._running.values():
@@ -95,8 +111,14 @@ class Dispatcher:
     def free(self, task: str) -> int:
         """Count the task's free slots: its concurrency less what is in hand and what ignores its deadline."""
         served = self._tasks[task]
-        overdue = self._executors[served.handler.isolation].overdue(task)
-        return served.concurrency - self._journal.in_hand(task) - overdue
+        executor = self._executors[served.handler.isolation]
+        if executor.trouble():
+            return 0
+        return served.concurrency - self._journal.in_hand(task) - executor.overdue(task)
+
+    def without_place(self, task: str) -> str:
+        """Say why the task's handler cannot be run just now; empty when it can."""
+        return self._executors[self._tasks[task].handler.isolation].trouble()
 
     def late(self) -> float:
         """Give how long a claimed execution has not been started although nothing stands in its way, in seconds."""
@@ -106,6 +128,14 @@ class Dispatcher:
         return max((now - max(at, well, self._held_at.get(one, at)) for one, at in claimed), default=0.0)
 
     async def _dispatch(self, execution: Execution) -> None:
+        directory = self._workdirs.new(execution.id)
+        try:
+            await self._dispatch_in(directory, execution)
+        finally:
+            # Only now: no report waits for a large directory to be gone.
+            await self._workdirs.remove(directory)
+
+    async def _dispatch_in(self, directory: Path, execution: Execution) -> None:
         task = self._tasks.get(execution.task)
         if task is None:
             text = f"No handler is installed any more for the task {execution.task}."
@@ -122,10 +152,15 @@ class Dispatcher:
                 inherited = repeated.checkpoint if repeated else None
                 execution = await self._written(lambda: self._journal.start(execution, inherited))
                 started = time.monotonic()
-                outcome = repetition or await self._perform(execution, task)
+                outcome = repetition or await self._perform(execution, task, directory)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
+            except HandlerLost as lost:
+                if task.on_crash == "rerun":
+                    await self._again(execution)
+                    return
+                outcome = lost.outcome
             finally:
                 del self._running[execution.id]
                 self._held_at.pop(execution.id, None)
@@ -139,21 +174,26 @@ class Dispatcher:
             outcome = Outcome.failed("cancelled", CANCELLED)
         await self._settle(execution, outcome, handler_seconds=time.monotonic() - started)
 
-    async def _perform(self, execution: Execution, task: ServedTask) -> Outcome:
+    async def _perform(self, execution: Execution, task: ServedTask, directory: Path) -> Outcome:
         waited = time.time() - execution.claimed_at
         timeout = task.may_run(waited)
         if timeout <= 0:
             return Outcome.failed("timeout", TOO_LATE.format(limit=task.platform_timeout, waited=waited))
+        log = self._log_for(execution)
         context = Context(
             execution_id=execution.id,
             task=task.key,
             deadline=datetime.now(UTC) + timedelta(seconds=timeout),
-            log=self._log_for(execution),
+            log=log,
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
             connection=task.connection,
-            verbs=verbs_for(self._journal, execution, ended=self._ended.get, callback_url=self._callback_url),
+            directory=directory,
+            verbs={
+                **verbs_for(self._journal, execution, ended=self._ended.get, callback_url=self._callback_url),
+                **self._verbs(execution, directory, log),
+            },
         )
         return await perform(
             self._executors,
@@ -165,19 +205,21 @@ class Dispatcher:
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )
 
-    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
+    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> bool:
         try:
             await self._journal.settle(execution, outcome)
         except IllegalTransition:
-            return
+            return False
         self._emit(
             ExecutionSettled(
                 **about(execution),
                 status=outcome.status.value,
                 code=outcome.code,
+                message=outcome.message,
                 handler_seconds=handler_seconds,
             )
         )
+        return True
 
     def _repetition(self, execution: Execution, earlier: Execution | None) -> Outcome | None:
         """Give the outcome of an execution that repeats this earlier one; None to run it."""
@@ -208,6 +250,11 @@ class Dispatcher:
         # An orderly end is no crash: CLAIMED again, it does not count as one.
         with contextlib.suppress(JournalUnwritable, IllegalTransition):
             await self._journal.rerun(execution)
+
+    async def _again(self, execution: Execution) -> None:
+        # No crash of ours, and none to be counted: it waits for its place, with its last checkpoint.
+        with contextlib.suppress(IllegalTransition):
+            await self._written(lambda: self._journal.rerun(execution))
 
     async def _written(self, verb: Callable[[], Awaitable[Result]]) -> Result:
         while True:

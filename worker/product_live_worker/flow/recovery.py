@@ -17,6 +17,8 @@ from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
 from product_live_worker.telemetry.events import Emit, ExecutionRecovered, about
 
+SOON = 0.1
+"""Seconds after the end of a lease at which it is seen to have ended, whatever the rounding."""
 RESTARTED = "The worker was restarted while the handler ran; whether it had done its work is not known."
 QUARANTINED = "The worker died {crashes} times while this ran; it is not run again."
 
@@ -49,6 +51,7 @@ class Recovery:
         self._emit = emit
         self._chance = chance
         self._outage = Outage("recovery", emit)
+        self._wanted = anyio.Event()
 
     async def run(self) -> None:
         """Look for rows of dead processes, at once and then regularly, until cancelled."""
@@ -61,7 +64,14 @@ class Recovery:
                 for execution in left_running:
                     # Each by itself: one that the platform cannot read just now is not in the way of the others.
                     deciding.start_soon(self._decide, execution)
-                await anyio.sleep(self._every)
+                # Not later than a lease ends: whoever is gone then is taken over at once.
+                with anyio.move_on_after(min(self._every, self._journal.look_again_in + SOON)):
+                    await self._wanted.wait()
+                self._wanted = anyio.Event()
+
+    def hurry(self) -> None:
+        """Look now: a row has just been given up for whoever takes it."""
+        self._wanted.set()
 
     async def _decide(self, execution: Execution) -> None:
         # What to do with it is the handlers' word; reports that were left are under way already.

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 
 from product_live_worker.flow.backoff import delay
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import AnswerUnreadable, IllegalTransition, PlatformError, RequestRefused
+from product_live_worker.model.errors import (
+    AnswerUnreadable,
+    IllegalTransition,
+    PlatformError,
+    RequestRefused,
+    TakenOver,
+)
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import Client
@@ -53,20 +61,20 @@ class Reporter:
             await self._journal.changed()
 
     async def _deliver(self, execution: Execution) -> None:
-        while True:
-            try:
-                return await self._send(execution)
-            except PlatformError as error:
-                execution = await self._postpone(execution, error)
-            except IllegalTransition:
-                # Another worker has taken it over, and reports it; or a person has decided otherwise.
-                return None
+        # Another worker may take it over, and report it; or a person may decide otherwise.
+        with contextlib.suppress(IllegalTransition):
+            while True:
+                try:
+                    return await self._send(execution)
+                except PlatformError as error:
+                    execution = await self._postpone(execution, error)
 
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)
         oldest_first = execution.settled_at or 0.0
         try:
-            found = await self._client.update_execution(execution.id, outcome, order=oldest_first)
+            still = partial(self._must_hold, execution)
+            found = await self._client.update_execution(execution.id, outcome, order=oldest_first, still=still)
         except RequestRefused as refusal:
             if refusal.status not in PERHAPS_FINAL:
                 raise
@@ -80,6 +88,11 @@ class Reporter:
             if found in STILL_WAITING:
                 raise AnswerUnreadable(f"the report was answered with success, and yet the platform has {found}")
         await self._close(execution, outcome, found)
+
+    def _must_hold(self, execution: Execution) -> None:
+        """Raise TakenOver when the row was lost while its report waited: somebody else may have ended it."""
+        if self._journal.get(execution.id) is None:
+            raise TakenOver(f"execution {execution.id} was taken over by another worker")
 
     async def _look(self, execution: Execution, *, order: float) -> str | None:
         try:

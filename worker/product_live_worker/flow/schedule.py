@@ -3,10 +3,16 @@
 One poll claims at most one execution of one task, so polls must be shared out. Idle polls are spaced over `idle_share`
 of the budget, the rest is kept for bursts; a task's share goes with the square root of how often it has work, which
 makes the mean wait least; a task that had work is asked again at once; and none waits longer than `max_staleness`.
+
+Workers on one database share one round. Idle polls of all of them together are as far apart as one worker's would be:
+time is cut into cells of that length by the clock that they share, and each worker has every so many-th cell for its
+own. Which task it polls there is its own choice; that it begins with another one than its neighbours spreads the polls
+of a task.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,7 +23,9 @@ HALF_LIFE = 900.0
 UNLIMITED_INTERVAL = 0.2
 """Seconds between the idle polls of a task where no limit holds."""
 JITTER = 0.1
-"""The part of an interval that is left to chance, so that replicas never keep step."""
+"""The part of an interval that is left to chance, so that workers that know nothing of each other never keep step."""
+JUMP = 0.25
+"""The part of a cell by which the shared clock may seem to move before the round is laid anew."""
 LATE = 1 / 60
 """The part of a window by which a poll may come later than `max_staleness`: by then its last slot is free again. It is
 planned half of that earlier than it must."""
@@ -43,6 +51,7 @@ class Plan:
 
 @dataclass
 class _Seen:
+    number: int = 0
     polled_at: float = -math.inf
     next_at: float = -math.inf
     hot: bool = False
@@ -73,6 +82,8 @@ class Schedule:
         self._limit = limit
         self._window = window
         self._all_idle = self._idle_rate = idle_share * limit / window
+        self._workers, self._turn, self._ahead = 1, 0, 0.0
+        self._placed = True
         self._max_staleness = max_staleness
         self._chance = chance
         self._seen: dict[str, _Seen] = {}
@@ -81,16 +92,29 @@ class Schedule:
     def serve(self, tasks: Iterable[str]) -> None:
         """Plan for these tasks from now on; what is known of those that stay is kept."""
         self._seen = {task: self._seen.get(task, _Seen()) for task in tasks}
+        for number, seen in enumerate(self._seen.values()):
+            seen.number = number
+        self._placed = False
         self._share_out()
 
-    def divide(self, workers: int) -> None:
-        """Leave to so many workers, this one among them, an equal part of the idle polls."""
-        if self._all_idle / workers != self._idle_rate:
-            self._idle_rate = self._all_idle / workers
-            self._share_out()
+    def divide(self, workers: int, turn: int = 0, ahead: float = 0.0) -> bool:
+        """Leave to so many workers an equal part of the idle polls; `turn` is this one's place among them, from 0.
+
+        `ahead` is how far the clock that they share is ahead of the caller's, in seconds. Gives whether that changed
+        the plan.
+        """
+        jumped = abs(ahead - self._ahead) * self._all_idle > JUMP
+        if (workers, turn) == (self._workers, self._turn) and not jumped:
+            return False
+        self._workers, self._turn, self._ahead = workers, turn, ahead
+        self._idle_rate = self._all_idle / workers
+        self._placed = False
+        self._share_out()
+        return True
 
     def next(self, now: float, capacity: Callable[[str], int]) -> Plan | None:
         """Give the poll to make next; None when no task may be polled, whatever the hour."""
+        self._place(now)
         pollable = {task: seen for task, seen in self._seen.items() if self._may(task, seen, capacity)}
         busy = self._busy(pollable)
         plans = [self._plan(task, seen, now, busy=busy) for task, seen in pollable.items()]
@@ -98,6 +122,7 @@ class Schedule:
 
     def plans(self, now: float) -> dict[str, Plan]:
         """Give for each task its next poll as planned, whether or not it has a free slot."""
+        self._place(now)
         busy = self._busy(self._seen)
         return {task: self._plan(task, seen, now, busy=busy) for task, seen in self._seen.items()}
 
@@ -113,7 +138,7 @@ class Schedule:
         moments: list[float] = []
         for task, seen in self._seen.items():
             if task != plan.task and self._may(task, seen, capacity):
-                first = seen.polled_at + bound - now
+                first = self._stale_at(seen) + late / 2 - now
                 moments += [first + late + nth * bound for nth in range(math.ceil((self._window - first) / bound))]
         # Each may find an execution and owe its report; where polls are paced, a slot for it comes free soon.
         return sorted(moments if self._pace(self._seen[plan.task]) else 2 * moments)
@@ -143,13 +168,35 @@ class Schedule:
         """Give the seconds between idle polls of the task."""
         return self._intervals[task]
 
+    def expected(self, task: str) -> float:
+        """Give the mean seconds from an arrival to its claim, slots being free; the others' polls are counted in."""
+        return self._intervals[task] / (self._workers if self._limit else 1) / 2
+
     def waits(self) -> dict[str, float]:
-        """Give for each task the longest wait from an arrival to its claim that this plan allows, slots being free."""
-        return {task: min(interval * (1 + JITTER / 2), self._bound()) for task, interval in self._intervals.items()}
+        """Give for each task the longest wait from an arrival to its claim that this plan allows, slots being free.
+
+        The others' polls are counted in.
+        """
+        longest = {task: min(interval * (1 + JITTER / 2), self._bound()) for task, interval in self._intervals.items()}
+        return {task: wait / self._workers if self._limit else wait for task, wait in longest.items()}
 
     def _bound(self) -> float:
+        """Give the seconds for which this worker may leave a task to the others."""
         idle = len(self._seen) / self._idle_rate if self._limit else 0.0
-        return max(self._max_staleness, idle)
+        return max(self._max_staleness * (self._workers if self._limit else 1), idle)
+
+    def _stale_at(self, seen: _Seen) -> float:
+        """Give when the task will have waited for `max_staleness`, as far as it is this worker's turn to see to it."""
+        early, bound = LATE / 2 * self._window, self._bound()
+        if not self._shares():
+            return seen.polled_at + bound - early
+        # Each worker has moments of its own for each task, and passes over one shortly after a poll of another kind.
+        phase = (self._turn + seen.number / len(self._seen)) / self._workers * bound
+        nth = math.ceil((seen.polled_at + self._ahead + bound / 2 - phase) / bound)
+        return phase + nth * bound - self._ahead - early
+
+    def _shares(self) -> bool:
+        return self._workers > 1 and self._limit > 0
 
     def _may(self, task: str, seen: _Seen, capacity: Callable[[str], int]) -> bool:
         return seen.in_the_air < self._at_once(seen) and capacity(task) > seen.in_the_air
@@ -167,7 +214,7 @@ class Schedule:
         )
 
     def _plan(self, task: str, seen: _Seen, now: float, *, busy: bool) -> Plan:
-        stale_at = seen.polled_at + self._bound() - LATE / 2 * self._window
+        stale_at = self._stale_at(seen)
         if stale_at <= now:
             return Plan(task, stale_at, "it has been waiting longest")
         if seen.hot:
@@ -182,7 +229,40 @@ class Schedule:
         return PACE * 2 * self._window / (self._limit - others)
 
     def _space(self, task: str, seen: _Seen, now: float) -> None:
-        seen.next_at = now + self._intervals[task] * (1 + JITTER * (self._chance() - 0.5))
+        if not self._shares():
+            seen.next_at = now + self._intervals[task] * (1 + JITTER * (self._chance() - 0.5))
+            return
+        # Rounded by chance, so that the rate is right on average; and one poll in each of this worker's cells.
+        turn, apart = self._turn_at(now), self._intervals[task] * self._idle_rate
+        others = (other.next_at for name, other in self._seen.items() if name != task)
+        taken = {self._turn_at(next_at) for next_at in others if math.isfinite(next_at)}
+        wanted = turn + max(1, math.floor(apart + self._chance()))
+        near = (wanted + step for distance in itertools.count() for step in (distance, -distance))
+        seen.next_at = self._moment_of(next(it for it in near if it > turn and it not in taken))
+
+    def _place(self, now: float) -> None:
+        """Begin the round anew: each task in another cell, and in another one than the neighbours have it."""
+        if self._placed:
+            return
+        self._placed = True
+        if not self._shares():
+            return
+        first, tasks = self._turn_at(now) + 1, list(self._seen.values())
+        # One task after the other, cell by cell, whoever's cell it is; but each worker comes to all of them.
+        stride = next(it for it in itertools.count(self._workers) if math.gcd(it, len(tasks)) == 1)
+        for turn in range(first, first + len(tasks)):
+            seen = tasks[(turn * stride + self._turn) % len(tasks)]
+            seen.next_at = self._moment_of(turn)
+            # The others poll it already: there is no hurry, and nothing to be learned from never having seen it.
+            seen.polled_at = max(seen.polled_at, now - self._bound() / 2 + LATE * self._window)
+            seen.observed_at = now if math.isinf(seen.observed_at) else seen.observed_at
+
+    def _turn_at(self, moment: float) -> int:
+        """Number this worker's own cells; gives the one that begins next to the moment."""
+        return round((moment + self._ahead) * self._idle_rate - self._turn / self._workers)
+
+    def _moment_of(self, turn: int) -> float:
+        return (turn + self._turn / self._workers) / self._idle_rate - self._ahead
 
     def _learn(self, seen: _Seen, now: float, *, hit: bool) -> None:
         passed = max(0.0, now - seen.observed_at) if math.isfinite(seen.observed_at) else 0.0

@@ -42,7 +42,7 @@ class Callbacks:
                 known = connection.execute(find).one()
             return f"{known.number}-{known.secret}"
 
-        return await self._writer.do(step)
+        return await self._writer.do(step, at_once=True)
 
     async def store(self, token: str, body: str) -> bool:
         """Keep a body; gives False for a token that nobody was given. Raises JournalUnwritable.
@@ -68,7 +68,7 @@ class Callbacks:
                 connection.execute(insert(callback_bodies).values(callback=number, body=body, received_at=time.time()))
             return True
 
-        is_ours = await self._writer.do(step)
+        is_ours = await self._writer.do(step, at_once=True)
         arrived, self._arrived = self._arrived, anyio.Event()
         arrived.set()
         return is_ours
@@ -103,7 +103,7 @@ class Callbacks:
             connection.execute(delete(callback_bodies).where(callback_bodies.c.callback.in_(orphans)))
             connection.execute(delete(callbacks).where(callbacks.c.number.in_(orphans)))
 
-        await self._writer.do(step)
+        await self._writer.do(step, at_once=True)
 
 
 def _parts(token: str) -> tuple[int, str]:

@@ -18,15 +18,16 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from product_live_worker.journal.board import Board
 from product_live_worker.journal.callbacks import Callbacks
-from product_live_worker.journal.clock import boot_id, boot_now
-from product_live_worker.journal.database import file_of, open_database
-from product_live_worker.journal.holders import hold, new_holder
+from product_live_worker.journal.database import open_database
+from product_live_worker.journal.holders import new_holder
 from product_live_worker.journal.key_leases import KeyLeases
-from product_live_worker.journal.leases import Leases
+from product_live_worker.journal.leases import Leases, Living
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
-from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, executions
+from product_live_worker.journal.schema import is_newer
+from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, REVISION, executions
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import IllegalTransition, JournalUnusable, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
@@ -40,7 +41,7 @@ _INSERT = insert(executions)
 _FIND = select(executions).where(_ROW)
 _ADVANCE = update(executions).where(_MINE, executions.c.state == bindparam("this_state"))
 _OVERWRITE = update(executions).where(_MINE)
-_REOPEN = update(executions).where(_ROW)
+_REOPEN = update(executions).where(_ROW, executions.c.state == bindparam("this_state"))
 _NUMBER = select(executions.c.number).where(_ROW).scalar_subquery()
 # By the order of the claims: the wall clock may have jumped between the two. What is not written down is the latest.
 _EARLIER = (
@@ -71,6 +72,17 @@ class Spent:
     in_all: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The workers that serve this platform on this database."""
+
+    workers: int = 1
+    turn: int = 0
+    """Which of them this one is, from 0, in an order that all of them know."""
+    ahead: float = 0.0
+    """How far the clock that they share is ahead of the journal's `now`, in seconds."""
+
+
 class Journal:
     """The executions that this process holds. What is in memory follows each commit, never goes before it.
 
@@ -87,28 +99,42 @@ class Journal:
         platform: str,
         process: str,
         keep_payloads: bool,
+        shared: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps."""
+        """`process` is this process's name among the holders; `now` is a clock in seconds that never jumps.
+
+        On a `shared` database a whole fleet may have been cut off from it: nobody is taken over for a lease after that.
+        """
         self.ledger = ledger
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
-        self.workers = 1
-        """Those on this database that serve the same platform, this one among them, as of the last renewal."""
+        self.fleet = Fleet()
+        """As of the last renewal."""
+        self.outgrown = ""
+        """Why this worker has to end: a newer one has changed the schema."""
+        self.look_again_in = math.inf
+        """Seconds from the last `take_over` until the next lease of another worker with open rows ends."""
         self.undeliverable = 0
         """How many rows of this platform the platform refuses for good."""
         self.well_since = -math.inf
         """When the last trouble began or ended, on the clock `now`."""
         self.now = now
+        self.board = Board(self._do, platform, leases)
+        """What operators have asked for."""
         self._writer = writer
         self._leases = leases
         self._platform = platform
         self._process = process
         self._generation = 0
         self._keep_payloads = keep_payloads
+        self._shared = shared
+        self._lost = False
+        self._taken_in_doubt = False
+        self._claiming: set[str] = set()
         self._open: dict[str, Execution] = {}
         # What is written down is wall time, for people; ages are told by a clock that does not jump.
         self._reached: dict[str, dict[State, float]] = {}
@@ -116,6 +142,7 @@ class Journal:
         self._advancing: Counter[str] = Counter()
         self._reported: dict[str, Outcome] = {}
         self._in_hand: Counter[str] = Counter()
+        self._states: Counter[State] = Counter()
         self._fresh: dict[State, deque[str]] = {State.CLAIMED: deque(), State.SETTLED: deque()}
         self._changed = anyio.Event()
 
@@ -137,6 +164,10 @@ class Journal:
         """Count all CLAIMED and RUNNING executions."""
         return self._in_hand.total()
 
+    def count(self, state: State) -> int:
+        """Count the executions in this state, of those that are not reported yet."""
+        return self._states[state]
+
     def unreported(self) -> int:
         """Count the executions that still owe the platform a report."""
         return len(self._open)
@@ -147,6 +178,8 @@ class Journal:
 
     def reached(self, state: State) -> Iterable[tuple[str, float]]:
         """Give the executions in this state, and since when this process has them there, on the clock `now`."""
+        if not self._states[state]:
+            return []
         return [(one.id, self._reached[one.id][state]) for one in self._open.values() if one.state is state]
 
     def spent(self, execution: Execution) -> Spent:
@@ -201,15 +234,19 @@ class Journal:
             if known is None:
                 connection.execute(_INSERT, self._row(execution))
             elif known.state in CLOSED:
-                again = self._row(self._reopened(known))
-                connection.execute(_REOPEN, {"this_platform": self._platform, "this_id": known.id, **again})
+                this = {"this_platform": self._platform, "this_id": known.id, "this_state": known.state.value}
+                if connection.execute(_REOPEN, {**this, **self._row(self._reopened(known))}).rowcount != 1:
+                    return self._find(connection, execution.id)
             return known
 
+        self._claiming.add(execution.id)
         try:
             known = await self._do(step)
         except JournalUnwritable:
             known = None
             self._unwritten[execution.id] = execution
+        finally:
+            self._claiming.discard(execution.id)
         if known is None:
             self._remember(execution)
         elif known.state in CLOSED:
@@ -270,16 +307,22 @@ class Journal:
         row = await self._do(step, writes=False)
         return None if row is None else from_row(row)
 
+    def let_go(self, execution_id: str) -> None:
+        """Forget an outcome that still waits here to be reported: a person has closed its row."""
+        held = self._open.get(execution_id)
+        if held is not None and held.state is State.SETTLED:
+            self._drop(execution_id)
+
     # The verbs of a holder
 
     async def join(self) -> None:
         """Begin this process's lease."""
 
-        def step(connection: Connection) -> int:
+        def step(connection: Connection) -> tuple[Living, float]:
             self._leases.join(connection, self.holder)
-            return self._leases.living(connection)
+            return self._leases.living(connection), self.now()
 
-        self.workers = await self._do(step)
+        self._see(*await self._do(step))
 
     async def leave(self) -> None:
         """End it; what is still open can be taken over at once."""
@@ -288,20 +331,25 @@ class Journal:
     async def renew(self) -> bool:
         """Prolong the lease; gives False when the rows were taken over meanwhile, and are forgotten here."""
 
-        def step(connection: Connection) -> tuple[bool, int]:
-            return self._leases.renew(connection, self.holder), self._leases.living(connection)
+        def step(connection: Connection) -> tuple[Living, float] | None:
+            if not self._leases.renew(connection, self.holder):
+                return None
+            return self._leases.living(connection), self.now()
 
-        renewed, self.workers = await self._do(step)
-        if renewed:
-            return True
-        # Never under the old name: what it held is somebody else's now, and stays so.
-        self._generation += 1
-        self.holder = f"{self._process}#{self._generation}"
-        await self.join()
-        for execution_id in tuple(self._open):
-            self._drop(execution_id)
-        self._unwritten.clear()
-        return False
+        seen = await self._do(step)
+        if seen is None:
+            # Never under the old name: what it held is somebody else's now, and stays so.
+            self._lost = True
+            self._generation += 1
+            self.holder = f"{self._process}#{self._generation}"
+            for execution_id in tuple(self._open):
+                self._drop(execution_id)
+            self._unwritten.clear()
+            await self.join()
+        else:
+            self._see(*seen)
+        lost, self._lost = self._lost, False
+        return not lost
 
     async def take_over(self) -> list[Execution]:
         """Take the open rows of holders that are gone; gives those that were RUNNING when theirs ended.
@@ -309,23 +357,37 @@ class Journal:
         Each of these has a crash more than its row: `rerun` writes it down. A process that dies before it has decided
         what becomes of them has not run them, and adds nothing to the count.
         """
-        open_rows = (executions.c.platform == self._platform) & IS_OPEN
+        if self._shared and self.now() - self.well_since < self._leases.seconds:
+            return []
+        here = (executions.c.platform == self._platform) & IS_OPEN
+        mine = executions.c.holder == self.holder
+        # What was taken and not known to be is ours by name: nobody else would look for it.
+        in_doubt = self._taken_in_doubt
 
-        def step(connection: Connection) -> tuple[list[Execution], int]:
-            others = select(executions.c.holder).where(open_rows, executions.c.holder != self.holder).distinct()
-            gone = self._leases.gone(connection, connection.execute(others).scalars().all())
-            if not gone:
-                return [], self._count_undeliverable(connection)
-            theirs = open_rows & executions.c.holder.in_(gone)
-            rows = connection.execute(select(executions).where(theirs).order_by(executions.c.claimed_at)).all()
+        def look(connection: Connection) -> tuple[list[str], float, int]:
+            others = connection.execute(select(executions.c.holder).where(here, ~mine).distinct()).scalars().all()
+            return *self._leases.gone(connection, others), self._count_undeliverable(connection)
+
+        def take(connection: Connection) -> list[Execution]:
+            still_gone, _ = self._leases.gone(connection, gone, locked=True)
+            of_the_gone = executions.c.holder.in_(still_gone)
+            theirs = here & (of_the_gone | mine if in_doubt else of_the_gone)
+            found = select(executions).where(theirs).order_by(executions.c.claimed_at).with_for_update()
+            rows = connection.execute(found).all()
             connection.execute(update(executions).where(theirs).values(holder=self.holder))
-            self._leases.leave(connection, gone)
-            return [from_row(row) for row in rows], self._count_undeliverable(connection)
+            self._leases.leave(connection, still_gone)
+            return [from_row(row) for row in rows]
 
-        taken, self.undeliverable = await self._do(step, writes=False)
+        gone, self.look_again_in, self.undeliverable = await self._do(look, writes=False)
+        if not gone and not in_doubt:
+            return []
+        self._taken_in_doubt = True
+        taken = await self._do(take, at_once=True)
+        self._taken_in_doubt = False
+        known = self._open.keys() | self._claiming
+        taken = [execution for execution in taken if execution.id not in known and execution.state not in CLOSED]
         for execution in taken:
-            if execution.state not in CLOSED:
-                self._remember(execution)
+            self._remember(execution)
         return [replace(one, crashes=one.crashes + 1) for one in taken if one.state is State.RUNNING]
 
     async def catch_up(self) -> None:
@@ -335,7 +397,10 @@ class Journal:
             if execution is None or self._advancing[execution_id]:
                 # Written by now, or by the verb that is under way: what is known here would come after it, and be old.
                 continue
-            await self._do(partial(self._overwrite, execution=execution))
+            try:
+                await self._do(partial(self._overwrite, execution=execution))
+            except TakenOver:
+                self._drop(execution_id)
             if self._unwritten.get(execution_id) is execution:
                 del self._unwritten[execution_id]
 
@@ -352,9 +417,9 @@ class Journal:
 
     # How they are done
 
-    async def _do(self, step: Callable[[Connection], Result], *, writes: bool = True) -> Result:
+    async def _do(self, step: Callable[[Connection], Result], *, writes: bool = True, at_once: bool = False) -> Result:
         try:
-            result = await self._writer.do(step)
+            result = await self._writer.do(step, at_once=at_once)
         except JournalUnwritable as error:
             self._tell(str(error))
             raise
@@ -362,6 +427,15 @@ class Journal:
         if writes:
             self._tell("")
         return result
+
+    def _see(self, living: Living, now: float) -> None:
+        """Take in who is alive, as seen at `now`."""
+        turn = living.holders.index(self.holder) if self.holder in living.holders else 0
+        self.fleet = Fleet(max(1, len(living.holders)), turn, living.at - now)
+        if is_newer(living.revision):
+            self.outgrown = (
+                f"a newer worker has brought the journal to schema {living.revision}; this one knows {REVISION}"
+            )
 
     def _tell(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
@@ -396,6 +470,8 @@ class Journal:
             raise
         except JournalUnwritable:
             if not or_remember:
+                # It may be committed all the same: what is known here is written over it.
+                self._unwritten.setdefault(execution_id, now)
                 raise
             self._unwritten[execution_id] = to
         else:
@@ -459,14 +535,15 @@ class Journal:
 
     def _remember(self, execution: Execution) -> None:
         before = self._open.get(execution.id)
-        if before is not None and before.state in IN_HAND:
-            self._in_hand[before.task] -= 1
+        if before is not None:
+            self._states[before.state] -= 1
+            self._in_hand[before.task] -= before.state in IN_HAND
         if execution.state in CLOSED:
             self._open.pop(execution.id, None)
         else:
             self._open[execution.id] = execution
-        if execution.state in IN_HAND:
-            self._in_hand[execution.task] += 1
+            self._states[execution.state] += 1
+            self._in_hand[execution.task] += execution.state in IN_HAND
         moved = before is None or before.state is not execution.state
         if execution.state in CLOSED:
             self._reached.pop(execution.id, None)
@@ -479,8 +556,9 @@ class Journal:
     def _drop(self, execution_id: str) -> None:
         lost = self._open.pop(execution_id, None)
         self._reached.pop(execution_id, None)
-        if lost is not None and lost.state in IN_HAND:
-            self._in_hand[lost.task] -= 1
+        if lost is not None:
+            self._states[lost.state] -= 1
+            self._in_hand[lost.task] -= lost.state in IN_HAND
         self._unwritten.pop(execution_id, None)
         self._wake()
 
@@ -497,15 +575,22 @@ async def open_journal(
 
     Raises JournalUnusable for a database that this worker must not touch, JournalUnwritable for a disk that refuses.
     """
-    engine = await anyio.to_thread.run_sync(open_database, url)
-    path = file_of(url)
-    directory, process, boot = path.with_name(f"{path.name}.holders"), new_holder(), boot_id()
+    database = await anyio.to_thread.run_sync(open_database, url)
+    process = new_holder()
     try:
-        with hold(directory, process):
-            writer = Writer(engine)
-            ledger = JournalLedger(writer, platform, now=boot_now, boot=boot)
-            leases = Leases(directory, platform, seconds=lease, now=boot_now, boot=boot)
-            journal = Journal(writer, ledger, leases, platform=platform, process=process, keep_payloads=keep_payloads)
+        with database.hold(process):
+            writer = Writer(database)
+            ledger = JournalLedger(writer, platform, clock=database.clock, shared=database.shared)
+            leases = Leases(database, platform, seconds=lease)
+            journal = Journal(
+                writer,
+                ledger,
+                leases,
+                platform=platform,
+                process=process,
+                keep_payloads=keep_payloads,
+                shared=database.shared,
+            )
             await ledger.open(window)
             await journal.join()
             try:
@@ -514,4 +599,4 @@ async def open_journal(
                 with contextlib.suppress(JournalUnwritable, JournalUnusable):
                     await journal.leave()
     finally:
-        engine.dispose()
+        database.close()

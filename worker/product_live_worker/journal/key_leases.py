@@ -34,7 +34,7 @@ class KeyLeases:
         """Wait until the execution has the key; raises JournalUnwritable."""
         while True:
             released = self._released
-            if await self._writer.do(lambda connection: self._take(connection, key, execution_id)):
+            if await self._writer.do(lambda connection: self._take(connection, key, execution_id), at_once=True):
                 return
             with anyio.move_on_after(LOOK_AGAIN):
                 await released.wait()

@@ -4,61 +4,85 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Double, Integer, Text, bindparam, delete, exists, insert, select, update
 
+from product_live_worker.journal.backend import Clock
 from product_live_worker.journal.tables import slots
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import JournalUnwritable
 from product_live_worker.model.window import Demand, wait_for_slot
 
-_HERE = slots.c.platform == bindparam("this_platform")
-_SLOT = slots.c.number == bindparam("this_number")
-_INSERT = insert(slots)
-_EXPIRE = delete(slots).where(_HERE, slots.c.free_at <= bindparam("now"))
-_HELD = select(slots.c.resource, slots.c.free_at).where(_HERE)
-_FREE_AT = update(slots).where(_SLOT)
-_FREE = delete(slots).where(_SLOT)
-
-
 UNWRITTEN = -2
 """The first number of a slot that is only in memory; they go down from here."""
 
 
-class JournalLedger:
-    """See product_live.budget.Ledger, whose protocol this satisfies. Its clock is the boot clock.
+UNREACHABLE = 0.5
+"""Seconds between two attempts to take a slot while a shared database cannot be asked."""
+EXPIRED = 16
+"""Slots that are past their time are taken away so many at once."""
 
-    While the disk refuses commits, the window goes on in memory, so that what is settled can still be reported.
+
+class JournalLedger:
+    """See product_live.budget.Ledger, whose protocol this satisfies.
+
+    Of the workers that look at the same window only one takes the slot after its newest; the others look again. No lock
+    is held between looking and taking, so a worker that is stopped there stops nobody else.
+
+    While the disk refuses commits, the window goes on in memory, so that what is settled can still be reported; not on
+    a shared database, where nobody knows then what the others send.
     """
 
-    def __init__(self, writer: Writer, platform: str, *, now: Callable[[], float], boot: str) -> None:
-        self.now = now
+    def __init__(self, writer: Writer, platform: str, *, clock: Clock, shared: bool = False) -> None:
+        self.now = clock.now
         self._writer = writer
         self._platform = platform
-        self._boot = boot
+        self._clock = clock
+        self._shared = shared
         self._known: dict[int, tuple[str, float]] = {}
         self._unwritten = itertools.count(UNWRITTEN, -1)
+        # Built once: what SQLAlchemy makes of a statement is kept with the statement.
+        left = (slots.c.free_at - clock.sql).label("left")
+        hold, seen = bindparam("hold", type_=Double), bindparam("seen", type_=Integer)
+        newer = exists().where(slots.c.number > seen)
+        self._look = select(slots.c.number, slots.c.platform, slots.c.resource, left)
+        self._take = (
+            insert(slots)
+            .from_select(
+                ["number", "platform", "resource", "boot", "free_at"],
+                select(seen + 1, *(bindparam(f"this_{name}", type_=Text) for name in ("platform", "lane", "boot")))
+                .add_columns(clock.sql + hold)
+                .where(~newer)
+                .suffix_with("ON CONFLICT DO NOTHING"),
+            )
+            .execution_options(preserve_rowcount=True)
+        )
+        this = slots.c.number == bindparam("this_number")
+        self._free_at = update(slots).where(this).values(free_at=clock.sql + hold)
+        # Never the newest: its number would be given again.
+        expired = (slots.c.free_at <= clock.sql) & (slots.c.number < bindparam("newest"))
+        self._expire = delete(slots).where(slots.c.platform == bindparam("this_platform"), expired)
 
     async def open(self, window: float) -> None:
         """Count the slots of another boot as answered now: their clock is gone, their requests may not be."""
-        here = slots.c.platform == self._platform
-        step = (
-            update(slots).where(here, slots.c.boot != self._boot).values(boot=self._boot, free_at=self.now() + window)
-        )
+        elsewhen = (slots.c.platform == self._platform) & (slots.c.boot != self._clock.boot)
+        step = update(slots).where(elsewhen).values(boot=self._clock.boot, free_at=self._clock.sql + window)
 
         def read(connection: Connection) -> dict[int, tuple[str, float]]:
             connection.execute(step)
-            return {row.number: (row.resource, row.free_at) for row in connection.execute(select(slots).where(here))}
+            now = self.now()
+            found = connection.execute(self._look)
+            return {row.number: (row.resource, now + row.left) for row in found if row.platform == self._platform}
 
         self._known = await self._writer.do(read)
 
     async def take(self, demand: Demand) -> int | float:
         """See Ledger."""
         try:
-            taken = await self._writer.do(lambda connection: self._take(connection, demand))
+            taken = await self._writer.do(lambda connection: self._look_and_take(connection, demand))
         except JournalUnwritable:
-            taken = self._take_unwritten(demand)
+            taken = UNREACHABLE if self._shared else self._take_unwritten(demand)
         if isinstance(taken, int):
             self._known[taken] = (demand.lane, self.now() + demand.hold)
         return taken
@@ -70,33 +94,48 @@ class JournalLedger:
             del self._known[number]
         return len(self._known)
 
-    def _take(self, connection: Connection, demand: Demand) -> int | float:
-        now = self.now()
-        here = {"this_platform": self._platform}
-        connection.execute(_EXPIRE, {**here, "now": now})
-        wait = wait_for_slot(
-            demand, _by_lane((row.resource, row.free_at) for row in connection.execute(_HELD, here)), now
-        )
-        if wait > 0:
-            return wait
-        row = {"platform": self._platform, "resource": demand.lane, "boot": self._boot, "free_at": now + demand.hold}
-        return int(connection.execute(_INSERT, row).inserted_primary_key[0])  # type: ignore[index]  # one row, one key
+    def frees_in(self) -> float | None:
+        """See Ledger."""
+        held = self.used() and [free_at for _, free_at in self._known.values()]
+        return min(held) - self.now() if held else None
+
+    def _look_and_take(self, connection: Connection, demand: Demand) -> int | float:
+        while True:
+            rows = connection.execute(self._look).all()
+            here = [row for row in rows if row.platform == self._platform]
+            wait = wait_for_slot(demand, _by_lane((row.resource, row.left) for row in here), 0.0)
+            if wait > 0:
+                return wait
+            seen = max((row.number for row in rows), default=0)
+            this = {"this_platform": self._platform, "this_lane": demand.lane, "this_boot": self._clock.boot}
+            if connection.execute(self._take, {"seen": seen, "hold": demand.hold, **this}).rowcount != 1:
+                # Somebody else has just taken one: the window has moved on, so this ends.
+                continue
+            if sum(row.left <= 0 for row in here) >= EXPIRED:
+                connection.execute(self._expire, {"this_platform": self._platform, "newest": seen + 1})
+            return int(seen) + 1
 
     def _take_unwritten(self, demand: Demand) -> int | float:
         return wait_for_slot(demand, _by_lane(self._known.values()), self.now()) or next(self._unwritten)
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
-        free_at = self.now() + hold
+        # One that was given back, or is past its time, stays free.
         if slot in self._known:
+            free_at = self.now() + hold
             self._known[slot] = (self._known[slot][0], free_at)
-        # Written with the next step that somebody waits for; until then the slot only looks held for longer.
-        self._writer.later(lambda connection: connection.execute(_FREE_AT, {"this_number": slot, "free_at": free_at}))
+            self._free_later(slot, free_at)
 
     def give_back(self, slot: int) -> None:
         """See Ledger."""
-        self._known.pop(slot, None)
-        self._writer.later(lambda connection: connection.execute(_FREE, {"this_number": slot}))
+        if self._known.pop(slot, None) is not None:
+            self._free_later(slot, self.now())
+
+    def _free_later(self, slot: int, free_at: float) -> None:
+        # Written with the next step that somebody waits for; until then the slot only looks held for longer.
+        self._writer.later(
+            lambda connection: connection.execute(self._free_at, {"this_number": slot, "hold": free_at - self.now()})
+        )
 
 
 def _by_lane(held: Iterable[tuple[str, float]]) -> dict[str, list[float]]:

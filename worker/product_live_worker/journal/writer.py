@@ -1,51 +1,47 @@
-"""The one writer: steps that wait together share a transaction, so that a commit is paid once for all of them."""
+"""The one writer: in a file, steps that wait together share a transaction, so that a commit is paid once for all."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from product_live_worker.journal.database import BUSY_TIMEOUT, is_damage, is_locked
-from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable
+from product_live_worker.journal.backend import Backend
 
 Result = TypeVar("Result")
-STILL_LOCKED = 0.2
-"""Seconds to wait for a file that was locked the last time already."""
 Step = Callable[[Connection], Any]
 
 
 @dataclass
 class _Entry:
     step: Step
+    at_once: bool = False
     done: bool = False
     result: Any = None
     error: Exception | None = None
 
 
 class Writer:
-    """Runs steps on the database in one thread, in the order of their asking, each in a committed transaction."""
+    """Runs steps on the database in one thread, in the order of their asking, each committed when it is done."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._locked = False
+    def __init__(self, database: Backend) -> None:
+        self._database = database
         self._waiting: list[_Entry] = []
         self._turn = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
 
-    async def do(self, step: Callable[[Connection], Result]) -> Result:
+    async def do(self, step: Callable[[Connection], Result], *, at_once: bool = False) -> Result:
         """Give the step's result once it is committed; raises what the step raises, JournalUnwritable or -Unusable.
 
         A step may be run twice (alone, after the group it was in could not be committed): it changes nothing but the
-        database.
+        database. Its statements may be committed one by one, unless it wants them to be `at_once`.
         """
-        entry = _Entry(step)
+        entry = _Entry(step, at_once)
         self._waiting.append(entry)
         # Shielded: once it is handed over, a step is committed whether or not its caller still waits.
         with anyio.CancelScope(shield=True):
@@ -62,46 +58,44 @@ class Writer:
         self._waiting.append(_Entry(step))
 
     def _commit(self, group: list[_Entry]) -> None:
-        try:
-            self._run(group)
-        except DBAPIError as error:
-            self._be_patient(locked=is_locked(error.orig))
-            if len(group) > 1 and not is_locked(error.orig):
-                for entry in group:
-                    self._commit([entry])
-            else:
-                # Of a file that somebody else has locked, none will get hold: they have waited together.
-                for entry in group:
-                    entry.error = self._told(error)
+        if self._database.together:
+            self._commit_together(group)
         else:
-            self._be_patient(locked=False)
+            self._commit_one_by_one(group)
         for entry in group:
             entry.done = True
 
-    def _be_patient(self, *, locked: bool) -> None:
-        """Wait for long only once: who holds the file for longer is stopped, and reports go on from memory."""
-        if locked is self._locked:
-            return
-        self._locked = locked
-        with contextlib.closing(self._engine.raw_connection()) as connection:
-            wait = STILL_LOCKED if locked else BUSY_TIMEOUT
-            connection.cursor().execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
+    def _commit_together(self, group: list[_Entry]) -> None:
+        error = self._run(group)
+        if error is not None and len(group) > 1 and self._database.one_by_one(error):
+            self._commit_one_by_one(group)
 
-    def _told(self, error: DBAPIError) -> JournalError:
-        if is_damage(error.orig):
-            return JournalUnusable(
-                f"the journal {self._engine.url.database} is damaged ({error.orig}); what can be read of it, "
-                f"`executions list` shows. Move it away to start with an empty one"
-            )
-        return JournalUnwritable(f"the journal cannot be written: {error.orig}")
+    def _commit_one_by_one(self, group: list[_Entry]) -> None:
+        for number, entry in enumerate(group):
+            error = self._run([entry])
+            if error is not None and self._database.is_race(error):
+                error = self._run([entry])
+            if error is not None and not self._database.one_by_one(error):
+                for other in group[number:]:
+                    other.error = self._database.told(error)
+                break
 
-    def _run(self, group: list[_Entry]) -> None:
-        with self._engine.begin() as connection:
+    def _run(self, group: list[_Entry]) -> DBAPIError | None:
+        """Run steps in one transaction; gives what the database has against it, which is each step's error then."""
+        try:
+            with self._database.begin(at_once=self._database.together or group[0].at_once) as connection:
+                for entry in group:
+                    entry.error = None
+                    try:
+                        entry.result = entry.step(connection)
+                    except DBAPIError:
+                        raise
+                    except Exception as error:  # noqa: BLE001 (the step's own refusal, raised before it wrote)
+                        entry.error = error
+        except DBAPIError as error:
+            self._database.failed(error)
             for entry in group:
-                entry.error = None
-                try:
-                    entry.result = entry.step(connection)
-                except DBAPIError:
-                    raise
-                except Exception as error:  # noqa: BLE001 (the step's own refusal, raised before it wrote)
-                    entry.error = error
+                entry.error = self._database.told(error)
+            return error
+        self._database.worked()
+        return None

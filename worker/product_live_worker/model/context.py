@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from product_live_worker.model.files import Files, no_transfers, read_answer
 
 Verb = Callable[[Any], Coroutine[Any, Any, Any]]
 """Something that the worker does for a handler: JSON in, JSON out, so that it can be asked from another process."""
+
+
+Severity = Literal["info", "warning", "error"]
 
 
 class Log(Protocol):
@@ -61,8 +68,44 @@ class Context:
     None when it runs for the first time."""
     connection: Any = None
     """The section `[connections.<name>]` that the task's settings name, as the model that a resource asks for."""
+    directory: Path | None = field(default=None, repr=False)
     verbs: Mapping[str, Verb] = field(default_factory=dict, repr=False)
     call: Callable[[Verb, Any], Any] = field(default=_on_the_loop, repr=False)
+
+    @property
+    def workdir(self) -> Path:
+        """A directory for this execution alone (0700), made when first asked for, removed afterwards with all in it."""
+        if self.directory is None:
+            raise RuntimeError("this context was made by hand and has no work directory")
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        return self.directory
+
+    @property
+    def files(self) -> Files:
+        """Downloads into `workdir`, and uploads: see Files."""
+        return Files(self._ask)
+
+    def report(self, message: str, *, severity: Severity = "info") -> Any:
+        """Tell the user of the job: a line in the job's log on Product-Live, "info", "warning" or "error".
+
+        `await` it in an `async def` handler; in a `def` handler it is an ordinary call. It never waits for the
+        platform and never fails: lines go out when the budget has nothing better to do, the oldest of too many are
+        dropped, and there are none for an input without `eventCorrelationId` or with `log.platform = false`. Raises
+        ValueError for another severity, and TypeError for what is no text.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"context.report: the message is a text; found {type(message).__name__}")
+        if severity not in typing.get_args(Severity):
+            raise ValueError(f"context.report: severity is 'info', 'warning' or 'error'; found {severity!r}")
+        return self.call(self.verbs.get("report", _keep_nothing), {"message": message, "severity": severity})
+
+    def _ask(self, name: str, argument: Any, read: Callable[[Any], Any]) -> Any:
+        verb: Verb = self.verbs.get(name) or no_transfers
+
+        async def ask(argument: Any) -> Any:
+            return read_answer(await verb(argument), read)
+
+        return self.call(ask, argument)
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> Any:
         """Write down how far the work has come; durable when it returns. JSON values only.

@@ -4,6 +4,7 @@ WorkerError
 ├── SettingsError             the settings cannot be used; the process ends with 78
 ├── RegistryError             a handler plugin cannot be used
 ├── ListenerError             an address cannot be listened on
+├── WorkdirUnusable           executions can get no directories
 ├── JournalError
 │   ├── JournalUnusable       the file is damaged, foreign, newer than this worker; the process ends with 78
 │   ├── JournalUnwritable     the disk refuses a commit; nothing may be claimed
@@ -40,6 +41,10 @@ class RegistryError(WorkerError):
 
 class ListenerError(WorkerError):
     """An address cannot be listened on."""
+
+
+class WorkdirUnusable(WorkerError):
+    """No directory can be made for executions."""
 
 
 class JournalError(WorkerError):

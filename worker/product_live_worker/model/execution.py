@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from product_live_worker.model.task import OnRepeat
+OnCrash = Literal["fail", "rerun"]
+"""What becomes of an execution whose process died: reported FAILED, or run again."""
+OnRepeat = Literal["run", "adopt", "refuse"]
+"""What is done when the platform retries an execution under a new id."""
 
 
 class State(StrEnum):

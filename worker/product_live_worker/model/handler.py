@@ -1,4 +1,4 @@
-"""What makes a function a handler: `@handler`, and `TaskFailed`."""
+"""What makes a function a handler: `@handler`."""
 
 from __future__ import annotations
 
@@ -17,40 +17,21 @@ from pydantic_core import PydanticSerializationError
 
 from product_live_worker.model.context import Context
 from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
 from product_live_worker.model.retry import Retry
-from product_live_worker.model.task import OnCrash, OnRepeat
 
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
 
-Isolation = Literal["loop", "thread", "process"]
+Isolation = Literal["loop", "thread", "process", "dask"]
 
 SMALLEST_MEMORY = 100_000_000
 _SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 LONGEST_TIMEOUT = 3650 * 86400.0
 """Seconds; a later deadline is no date."""
-
-
-class TaskFailed(Exception):
-    """Raised by a handler to refuse its input: the execution is reported FAILED.
-
-    `message` is one sentence for the person who reads the job; `code` is for machines; `output` adds keys to the
-    reported output beside `message` and `code`.
-    """
-
-    # A subclass whose __init__ forgets this one's is a refusal all the same.
-    message = ""
-    code = "task_failed"
-    output: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, message: str, *, code: str = "task_failed", output: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.output = dict(output or {})
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,7 @@ class Handler:
     settings_type: type[BaseModel] | None = None
     """What `context.settings` is; None is the section as it is."""
     memory_limit: int | None = None
-    """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
+    """Bytes that a handler's own process may occupy; None is no limit."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -182,7 +163,7 @@ def handler(
     explicit: bool = False,
     on_crash: OnCrash = "fail",
     on_repeat: OnRepeat = "run",
-    isolation: Literal["process"] | None = None,
+    isolation: Literal["process", "dask"] | None = None,
     memory_limit: int | str | None = None,
     retry: Retry | None = None,
     settings: type[BaseModel] | None = None,
@@ -206,6 +187,9 @@ def handler(
     handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
     bytes; above, it is killed (on Linux, where the worker can see it).
 
+    `isolation="dask"`: the same, but the process runs beside a worker of the Dask cluster that the setting
+    `execution.dask_scheduler` names. docs/dask.md says what the cluster needs.
+
     `retry`: errors after which the function is called again, within the same claim and before its deadline.
 
     `settings`: a pydantic model that `[tasks.<key>.settings]` is read as, when the worker starts; in a SecretStr,
@@ -227,7 +211,9 @@ def handler(
         raise TypeError(f"handler {name!r}: {problem}")
     memory = None if memory_limit is None else _memory(name, memory_limit)
     if memory is not None and isolation is None:
-        raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
+        raise TypeError(
+            f"handler {name!r}: memory_limit needs isolation='process' or isolation='dask': threads share their memory"
+        )
 
     def register(function: Callable[..., Any]) -> Handler:
         input_type, output_type, takes_context, resources = _signature(name, function)
@@ -248,10 +234,10 @@ def handler(
             settings_type=settings,
             memory_limit=memory,
         )
-        if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
+        if isolation is not None and "<locals>" in getattr(function, "__qualname__", "<locals>"):
             raise TypeError(
-                f"handler {name!r}: with isolation='process' the function stands at the top of a module, where its own "
-                f"process can import it"
+                f"handler {name!r}: with isolation={isolation!r} the function stands at the top of a module, where its "
+                f"own process can import it"
             )
         try:
             made.prepare()
@@ -274,8 +260,8 @@ def _problems(
         yield f"on_crash is 'fail' or 'rerun'; found {on_crash!r}"
     if on_repeat not in typing.get_args(OnRepeat):
         yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
-    if isolation not in (None, "process"):
-        yield f"isolation is 'process' or left out; found {isolation!r}"
+    if isolation not in (None, "process", "dask"):
+        yield f"isolation is 'process', 'dask' or left out; found {isolation!r}"
     if not isinstance(retry, Retry | None):
         yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
     if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):

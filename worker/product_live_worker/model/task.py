@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-if TYPE_CHECKING:
-    from product_live_worker.model.handler import Handler
-
-OnCrash = Literal["fail", "rerun"]
-OnRepeat = Literal["run", "adopt", "refuse"]
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.handler import Handler
 
 REPORTING = 10.0
 """Seconds kept of the platform's own timeout for the report; of a short one, a fifth."""

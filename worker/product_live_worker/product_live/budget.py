@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -70,6 +70,9 @@ class Ledger(Protocol):
     def used(self) -> int:
         """Count the slots held, as far as this process knows."""
 
+    def frees_in(self) -> float | None:
+        """Give the seconds until the first slot held comes free, as far as this process knows; None: none is held."""
+
     def answered(self, slot: int, hold: float) -> None:
         """Free the slot `hold` seconds from now: its request was answered."""
 
@@ -101,7 +104,15 @@ class MemoryLedger:
 
     def used(self) -> int:
         """See Ledger."""
-        return sum(moment > self.now() for lane in self._free_at.values() for moment in lane.values())
+        return len(self._held())
+
+    def frees_in(self) -> float | None:
+        """See Ledger."""
+        return min((moment - self.now() for moment in self._held()), default=None)
+
+    def _held(self) -> list[float]:
+        now = self.now()
+        return [moment for lane in self._free_at.values() for moment in lane.values() if moment > now]
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
@@ -131,6 +142,10 @@ class Slot:
             self._budget.give_back(self._number)
             self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
         self._sent = True
+
+    def prolong(self) -> None:
+        """Call this now and then while the request is still being sent: it may be counted when its end arrives."""
+        self._budget.prolong(self._number)
 
     def unsent(self) -> None:
         """Call this when the request certainly never left: its slot is free again."""
@@ -244,6 +259,22 @@ class Budget:
         """Count the slots that this process holds."""
         return self._ledger.used() if self.limit else 0
 
+    def reserved(self) -> int:
+        """Count the slots that polls leave free now, for the reports that are owed or may come to be."""
+        return reserve(Purpose.POLL, self.unreported(), self.allowed()) if self.limit else 0
+
+    def frees_in(self) -> float | None:
+        """Give the seconds until the first slot that is held comes free; None where none is."""
+        return self._ledger.frees_in() if self.limit else None
+
+    def held_off(self) -> float:
+        """Give the seconds for which nothing is sent, because the platform has asked for it (429)."""
+        return max(0.0, self._not_before - self._ledger.now())
+
+    def waiting(self) -> Counter[str]:
+        """Count the requests that wait for a slot, by purpose."""
+        return Counter(waiter.purpose.name.lower() for lane in self._lanes.values() for waiter in lane)
+
     def _first(self, lane: list[_Waiter]) -> _Waiter | None:
         """Give who is next: the first that its purpose's own part of the window does not hold back."""
         if lane and not self._over_its_part(lane[0].purpose):
@@ -302,6 +333,11 @@ class Budget:
         if slot != UNLIMITED:
             self._ledger.answered(slot, self.window)
             self.nudge()
+
+    def prolong(self, slot: int) -> None:
+        """Hold the slot from now on as if its request were sent now."""
+        if slot != UNLIMITED:
+            self._ledger.answered(slot, self._longest_request + self.window)
 
     def give_back(self, slot: int) -> None:
         """Free the slot now, and let the next waiter try."""

@@ -36,7 +36,14 @@ from product_live_worker.model.errors import (
 )
 from product_live_worker.model.execution import Outcome
 from product_live_worker.product_live.budget import Budget, Purpose, Slot
-from product_live_worker.product_live.wire import PatchedExecution, Task, TaskDraft, TaskExecution, TaskPage
+from product_live_worker.product_live.wire import (
+    FileRecord,
+    PatchedExecution,
+    Task,
+    TaskDraft,
+    TaskExecution,
+    TaskPage,
+)
 from product_live_worker.telemetry.events import Emit, RequestAnswered
 
 LARGEST_ANSWER = 20_000_000
@@ -62,6 +69,7 @@ PAGE = 100
 SMALLEST_PAGE = 10
 TASKS = "/v1/data_factory/tasks"
 EXECUTIONS = "/v1/data_factory/task_executions"
+FILES = "/v1/data_factory/files"
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -105,11 +113,16 @@ class Client:
         path = f"{EXECUTIONS}/{_segment(execution_id)}"
         return _read(TaskExecution, await self._must("read_execution", "GET", path, purpose, order=order))
 
-    async def update_execution(self, execution_id: str, outcome: Outcome, *, order: float = 0.0) -> str | None:
-        """Report an outcome; gives the status that the platform has for the execution now, if it says one."""
+    async def update_execution(
+        self, execution_id: str, outcome: Outcome, *, order: float = 0.0, still: Callable[[], None] = lambda: None
+    ) -> str | None:
+        """Report an outcome; gives the status that the platform has for the execution now, if it says one.
+
+        `still` is called right before it is sent, and raises when it shall not be sent any more.
+        """
         body = {"id": execution_id, "status": outcome.status.value, "output": outcome.output}
         path = f"{EXECUTIONS}/{_segment(execution_id)}"
-        raw = await self._must("update_execution", "PATCH", path, Purpose.REPORT, body=body, order=order)
+        raw = await self._must("update_execution", "PATCH", path, Purpose.REPORT, body=body, order=order, still=still)
         # Any 2xx says the result was taken in; a body that cannot be read does not unsay it.
         try:
             return PatchedExecution.model_validate_json(raw.body).status
@@ -144,6 +157,35 @@ class Client:
         path = f"{TASKS}/{_segment(task_id)}"
         return _read(Task, await self._must("update_task", "PUT", path, Purpose.DEFINE, body=body))
 
+    async def read_file(self, file_id: str) -> FileRecord:
+        """Read what the platform knows of a file: above all, a fresh link to its content."""
+        return _read(FileRecord, await self._must("read_file", "GET", f"{FILES}/{_segment(file_id)}", Purpose.FILES))
+
+    async def write_log(self, path: str, correlation: str, *, emitter: str, message: str, severity: str) -> None:
+        """Write a line into the log of the job with this correlation id; the key is not in it, whatever it says."""
+        body = {
+            "message": message.replace(self._key, "***"),
+            "emitterName": emitter,
+            "eventCorrelationId": correlation,
+            "severity": severity,
+            "messageType": "DEFAULT",
+        }
+        headers = {"cid": quote(correlation, safe=" !#$&'()*+,/:;=?@[]-._~")}
+        await self._must("write_log", "POST", path, Purpose.LOG, body=body, headers=headers, resource="logs")
+
+    @property
+    def key(self) -> str:
+        """The API key, for what speaks to the platform beside this client."""
+        return self._key
+
+    def reread_key(self) -> bool:
+        """Read the key again, because it was refused; gives whether it is another one now."""
+        before = self._key
+        # A file that is away for a moment, in the middle of a rotation, is read at the next 401.
+        with contextlib.suppress(SettingsError):
+            self._key = self._read_key()
+        return self._key != before
+
     async def _must(self, operation: str, method: str, path: str, purpose: Purpose, **more: Any) -> _Raw:
         raw = await self._send(operation, method, path, purpose, **more)
         assert raw is not None  # noqa: S101 (only `none` statuses give None, and none were named)
@@ -159,17 +201,26 @@ class Client:
         slot: Slot | None = None,
         body: Any = None,
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         order: float = 0.0,
         none: tuple[int, ...] = (),
+        still: Callable[[], None] = lambda: None,
+        resource: str = "",
     ) -> _Raw | None:
-        resource = path.split("/")[3]
+        resource = resource or path.split("/")[3]
         with slot or await self._budget.slot(purpose, resource=resource, order=order) as held:
             await held.use()
+            try:
+                still()
+            except Exception:
+                held.unsent()
+                raise
+            kind = {"Content-Type": "application/json"} if body is not None else {}
             request = self._http.build_request(
                 method,
                 path,
                 params=params,
-                headers={"X-Api-Key": self._key, **({"Content-Type": "application/json"} if body is not None else {})},
+                headers={**(headers or {}), **kind, "X-Api-Key": self._key},
                 content=None if body is None else json.dumps(body, allow_nan=False),
             )
             code, started = "cancelled", time.monotonic()
@@ -181,7 +232,9 @@ class Client:
                 code = error.code
                 raise
             finally:
-                self._emit(RequestAnswered(operation=operation, code=code, seconds=time.monotonic() - started))
+                seconds = time.monotonic() - started
+                told = RequestAnswered(operation=operation, code=code, seconds=seconds, purpose=purpose.name.lower())
+                self._emit(told)
 
     async def _exchange(self, request: httpx.Request, slot: Slot) -> _Raw:
         try:
@@ -197,12 +250,12 @@ class Client:
             raise PlatformUnreachable(text, perhaps_done=True) from None
         except NEVER_SENT as error:
             slot.unsent()
-            raise PlatformUnreachable(_why(error), perhaps_done=False) from error
+            raise PlatformUnreachable(why(error), perhaps_done=False) from error
         except httpx.DecodingError as error:
-            raise AnswerUnreadable(f"an answer in a broken encoding: {_why(error)}") from error
+            raise AnswerUnreadable(f"an answer in a broken encoding: {why(error)}") from error
         except (httpx.HTTPError, ssl.SSLError) as error:
             # httpx lets an error of TLS pass as it is once the connection stands.
-            raise PlatformUnreachable(_why(error), perhaps_done=True) from error
+            raise PlatformUnreachable(why(error), perhaps_done=True) from error
         slot.answered()
         return _Raw(answer.status_code, answer.headers, body, request.headers["X-Api-Key"])
 
@@ -212,25 +265,18 @@ class Client:
             return raw
         said = raw.excerpt()
         text = f"{status} {httpx.codes.get_reason_phrase(status)}".strip() + (f": {said}" if said else "")
-        retry_after = _retry_after(raw.headers.get("Retry-After"))
+        pause = retry_after(raw.headers.get("Retry-After"))
         if status in (401, 403):
-            self._reread_key()
+            self.reread_key()
             raise KeyRefused(text, status=status)
         if status == 429:
-            self._budget.refused(retry_after)
-            raise RateLimited(text, status=status, retry_after=retry_after)
+            self._budget.refused(pause)
+            raise RateLimited(text, status=status, retry_after=pause)
         if status == 408 or status >= 500:
-            raise PlatformFailing(text, status=status, retry_after=retry_after)
+            raise PlatformFailing(text, status=status, retry_after=pause)
         if httpx.codes.is_redirect(status):
             text = f"{text}; redirects are not followed, because the API key must not leave the configured host"
         raise RequestRefused(text, status=status)
-
-    def _reread_key(self) -> None:
-        try:
-            self._key = self._read_key()
-        except SettingsError:
-            # A file that is away for a moment, in the middle of a rotation, is read at the next 401.
-            return
 
 
 @asynccontextmanager
@@ -241,25 +287,33 @@ async def open_http(
 
     Raises SettingsError when the environment names a proxy that cannot be used.
     """
+    async with new_http(
+        ca_file=ca_file,
+        user_agent=user_agent,
+        base_url=base_url,
+        # A proxy could not reach our own loopback.
+        trust_env=not is_loopback(httpx.URL(base_url).host),
+        timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
+        limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
+    ) as http:
+        yield http
+
+
+def new_http(*, ca_file: Path | None, user_agent: str, **options: Any) -> httpx.AsyncClient:
+    """Make an HTTP client with what all of ours have in common; raises SettingsError for an unusable proxy."""
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
     try:
-        http = httpx.AsyncClient(
-            base_url=base_url,
+        return httpx.AsyncClient(
             verify=context,
-            # A proxy could not reach our own loopback.
-            trust_env=not is_loopback(httpx.URL(base_url).host),
-            timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": user_agent},
             cookies=no_cookies(),
+            **options,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise SettingsError(f"HTTPS_PROXY, ALL_PROXY: found {error}; allowed is http://HOST:PORT") from error
-    async with http:
-        yield http
 
 
 def no_cookies() -> CookieJar:
@@ -308,11 +362,13 @@ def _segment(identifier: str) -> str:
     return quote(identifier, safe="").replace(".", "%2E")
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """Say what went wrong on the way."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
+    """Read a Retry-After: seconds, or a date; None where it says nothing that can be read."""
     if value is None:
         return None
     try:

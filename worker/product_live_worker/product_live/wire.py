@@ -98,3 +98,11 @@ class TaskPage(_Wire):
     """A page of the account's tasks."""
 
     data: tuple[Task, ...]
+
+
+class FileRecord(_Wire):
+    """A FileDto, as far as the worker reads it."""
+
+    id: TextOrNothing = None
+    url: TextOrNothing = None
+    filename: TextOrNothing = None

@@ -120,6 +120,11 @@ def _download_file(call: Call) -> Answer:
     return Answer(200, call.world.file(call.id).content, "application/octet-stream")
 
 
+def _write_log(call: Call) -> Answer:
+    call.world.write_log(call.request.header(b"cid"), call.request.json(), call.now)
+    return json_answer(201, {"object": "log"})
+
+
 def _unknown(_: Call) -> Answer:
     raise NotFoundError("no such operation")
 
@@ -147,4 +152,5 @@ OPERATIONS = {
     "POST files": Operation("upload_file", _upload_file),
     "GET files/{id}": Operation("read_file", _read_file),
     "GET files/{id}/content": Operation("download_file", _download_file),
+    "POST logs": Operation("write_log", _write_log),
 }

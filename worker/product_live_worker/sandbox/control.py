@@ -29,6 +29,8 @@ def control_app(world: World, faults: Faults, clock: Callable[[], float]) -> Sta
         Route("/sandbox/executions", control.submit, methods=["POST"]),
         Route("/sandbox/executions", control.executions),
         Route("/sandbox/executions/{id}", control.execution),
+        Route("/sandbox/files", control.files),
+        Route("/sandbox/log", control.log),
         Route("/sandbox/requests", control.requests),
         Route("/sandbox/settings", control.settings),
         Route("/sandbox/settings", control.configure, methods=["PUT"]),
@@ -69,6 +71,12 @@ class _Control:
 
     async def execution(self, request: Request) -> Response:
         return JSONResponse(self._world.execution(request.path_params["id"], self._clock()).inside())
+
+    async def files(self, _: Request) -> Response:
+        return JSONResponse({"files": [file.inside() for file in self._world.files.values()]})
+
+    async def log(self, _: Request) -> Response:
+        return JSONResponse({"log": [line.inside() for line in self._world.log]})
 
     async def requests(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")

@@ -1,4 +1,4 @@
-"""What the sandbox's platform remembers: task definitions, executions, files; each knows its public JSON."""
+"""What the sandbox's platform remembers: task definitions, executions, files, log lines; each knows its public JSON."""
 
 from __future__ import annotations
 
@@ -121,3 +121,22 @@ class File:
             "url": f"{base_url}/v1/data_factory/files/{self.id}/content",
             "filename": self.filename,
         }
+
+    def inside(self) -> Json:
+        """Show it as the control API does."""
+        return {"id": self.id, "filename": self.filename, "size": len(self.content)}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line in the log of a job, as a task wrote it."""
+
+    at: float
+    correlation_id: str
+    emitter: str
+    message: str
+    severity: str
+
+    def inside(self) -> Json:
+        """Show it as the control API does."""
+        return {name: getattr(self, name) for name in self.__slots__}

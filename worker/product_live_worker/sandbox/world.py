@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from product_live_worker.sandbox.definitions import definition
-from product_live_worker.sandbox.records import FINAL, Execution, File, Json, Patch, Status, Task
+from product_live_worker.sandbox.records import FINAL, Execution, File, Json, LogLine, Patch, Status, Task
 from product_live_worker.sandbox.refusals import MalformedError, NotFoundError, TooLargeError
 from product_live_worker.sandbox.stamps import Stamps
 from product_live_worker.sandbox.traffic import Arrival, Limiter, Scope
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Record = TypeVar("Record")
+SEVERITIES = ("info", "warning", "error")
+MESSAGE_TYPES = ("DEFAULT", "MARKDOWN")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Settings:
 
 
 class World:
-    """One account: its tasks, executions, files and traffic.
+    """One account: its tasks, executions, files, logs and traffic.
 
     `epoch` is the Unix time at which the clock behind `now` reads zero; only the ISO dates are made of it.
     """
@@ -54,6 +56,7 @@ class World:
         self.tasks: dict[str, Task] = {}
         self.executions: dict[str, Execution] = {}
         self.files: dict[str, File] = {}
+        self.log: list[LogLine] = []
         self.arrivals: list[Arrival] = []
         self.limiter = Limiter(self.settings.limit, self.settings.window, self.settings.scope)
         self._queues: dict[str, deque[Execution]] = defaultdict(deque)
@@ -220,6 +223,21 @@ class World:
     def file(self, file_id: str) -> File:
         """Find the file with this id."""
         return _known(self.files, file_id, "file")
+
+    # Logs
+
+    def write_log(self, correlation_id: str, body: Json, now: float) -> LogLine:
+        """Add a line to the log of the job with this correlation id; raises MalformedError."""
+        for name in ("message", "emitterName", "eventCorrelationId"):
+            if not isinstance(body.get(name), str) or not body[name]:
+                raise MalformedError(f"{name} must be a text")
+        severity = body.get("severity", "info")
+        if not correlation_id or severity not in SEVERITIES or body.get("messageType", "DEFAULT") not in MESSAGE_TYPES:
+            raise MalformedError(
+                "needs the header cid; severity is info, warning or error, messageType DEFAULT or MARKDOWN"
+            )
+        self.log.append(LogLine(now, body["eventCorrelationId"], body["emitterName"], body["message"], severity))
+        return self.log[-1]
 
 
 def _known(records: Mapping[str, Record], key: str, noun: str) -> Record:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from product_live_worker.model.task import OnCrash, TaskSettings
+from product_live_worker.model.execution import OnCrash
+from product_live_worker.model.task import TaskSettings
 from product_live_worker.settings.values import (
     COUNT,
     DURATION,
     CaFile,
     CallbackPort,
     Count,
+    DaskScheduler,
     DatabaseUrl,
+    FileSize,
     Flag,
+    Folder,
     Host,
+    Hosts,
     Key,
     KeyFile,
     Limit,
+    LogPath,
     PlatformUrl,
     Port,
     Positive,
@@ -30,8 +37,11 @@ from product_live_worker.settings.values import (
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
+    passwords,
+    without_password,
 )
 
 
@@ -63,11 +73,21 @@ class Budget(_Section):
 class State(_Section):
     """The journal: where it is, and what it keeps."""
 
-    url: DatabaseUrl = "sqlite:///state/worker.db"
+    url: DatabaseUrl = Field(default="sqlite:///state/worker.db", repr=False)
     retention: Seconds = 7 * 86400.0
     keep_payloads: Flag = False
     max_crashes: Count = 3
     lease: Positive = 30.0
+
+    @property
+    def shown_url(self) -> str:
+        """The address as it may be shown: without a password."""
+        return without_password(self.url)
+
+    @property
+    def passwords(self) -> tuple[str, ...]:
+        """What no log line may hold."""
+        return passwords(self.url)
 
 
 class Http(_Section):
@@ -75,6 +95,7 @@ class Http(_Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
     public_url: PublicUrl = None
     callback_port: CallbackPort = None
 
@@ -90,6 +111,16 @@ class Execution(_Section):
 
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
+    workdir: Folder = None
+    dask_scheduler: DaskScheduler = None
+
+
+class Files(_Section):
+    """What `context.files` may move, and where from."""
+
+    max_download: FileSize = 1_000_000_000
+    max_upload: FileSize = 100_000_000
+    hosts: Hosts = ()
 
 
 class Log(_Section):
@@ -97,6 +128,8 @@ class Log(_Section):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     format: Annotated[Literal["auto", "text", "json"], Word] = "auto"
+    platform: Flag = True
+    platform_path: LogPath = "/v1/data_factory/logs"
 
 
 class Task(_Section):
@@ -123,6 +156,7 @@ class Settings(BaseSettings):
     http: Http = Http()
     drain: Drain = Drain()
     execution: Execution = Execution()
+    files: Files = Files()
     log: Log = Log()
     connections: dict[str, Annotated[dict[str, Any], allow("a section of values for the handlers that use it")]] = (
         Field(default_factory=dict)
@@ -144,6 +178,14 @@ class Settings(BaseSettings):
     def task_settings(self) -> dict[str, TaskSettings]:
         """Give the sections of the tasks in the words of the model."""
         return {name: TaskSettings(**dict(section)) for name, section in self.tasks.items()}
+
+    def workdir(self) -> Path:
+        """Give where executions get their directories: beside the journal, unless the settings say otherwise."""
+        if self.execution.workdir is not None:
+            return self.execution.workdir
+        # A journal that is no file of this machine has no place beside it.
+        here = Path(self.state.url.removeprefix("sqlite:///")).parent if self.state.url.startswith("sqlite:") else None
+        return (here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])) / "work"
 
     def warnings(self) -> tuple[str, ...]:
         """Give a line for each setting that is allowed, but may not do what was meant."""

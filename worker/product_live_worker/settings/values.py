@@ -11,12 +11,15 @@ import ssl
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
+SHORTEST_TOKEN = 16
+"""Characters of the token that lets people act: fewer could be tried out."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000}
+_SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 
 def seconds(value: object) -> float:
@@ -30,8 +33,8 @@ def seconds(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Read a size in bytes: a whole number, or a text such as `"500kB"` or `"1MB"`; raises ValueError."""
-    match = re.fullmatch(r"([0-9]+) ?(B|kB|MB)?", str(value).strip(), re.IGNORECASE)
+    """Read a size in bytes: a whole number, or a text such as `"500kB"`, `"1MB"` or `"2GB"`; raises ValueError."""
+    match = re.fullmatch(r"([0-9]+) ?(B|kB|MB|GB)?", str(value).strip(), re.IGNORECASE)
     if isinstance(value, bool) or not match:
         raise ValueError("no size")
     return int(match[1]) * _SIZES[(match[2] or "B").lower()]
@@ -100,10 +103,31 @@ def _public(value: str) -> str:
 
 
 def _database(value: str) -> str:
+    # One @ at most: of a password that has another in it, a part would be taken for the host, and named in messages.
+    if re.fullmatch(r"postgresql://[^@/?#\s]*(@[^@/?#\s]*)?(/[^@/?#\s]*)?(\?[^@#\s]*)?", value):
+        return value
     path = value.removeprefix("sqlite:///")
     if path in ("", value, ":memory:") or "?" in path:
         raise ValueError("no usable database")
     return value
+
+
+def _scheduler(value: str) -> str:
+    value = value.strip()
+    if not re.fullmatch(r"(tcp|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
+        raise ValueError("no address of a scheduler")
+    return value
+
+
+def without_password(url: str) -> str:
+    """Blank the password in the address of a database, wherever it may stand."""
+    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=//)([^:@/]*):[^@/]*(?=@)", r"\1:***", url))
+
+
+def passwords(url: str) -> tuple[str, ...]:
+    """Give the password in the address of a database, as it is written there and as it is meant."""
+    written = re.findall(r"(?<=//)[^:@/]*:([^@/]*)(?=@)|(?<=password=)([^&]*)", url)
+    return tuple({form for pair in written for text in pair if text for form in (text, unquote(text))})
 
 
 def _listening(value: str) -> str:
@@ -118,6 +142,23 @@ def _certificates(path: Path) -> Path:
     except OSError as error:
         raise ValueError("no certificates") from error
     return path
+
+
+def _hosts(value: object) -> object:
+    """Read names of hosts: a list, or in a variable a text with commas; raises ValueError."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError("no list")  # noqa: TRY004 (pydantic collects ValueErrors)
+    found = tuple(str(name).strip().lower() for name in names if str(name).strip())
+    if not all(re.fullmatch(r"(\*\.)?[a-z0-9._-]+|[0-9a-f:.]+", name) for name in found):
+        raise ValueError("no host")
+    return found
+
+
+def _log_path(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise ValueError("no path")
+    return value
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -143,17 +184,37 @@ Size = Annotated[
     int, BeforeValidator(size), allow('a number of bytes, or "500kB", "1MB"; at most "10MB"', ge=1, le=10_000_000)
 ]
 """A size, kept as bytes."""
+FileSize = Annotated[
+    int, BeforeValidator(size), allow('a number of bytes, or "500kB", "1MB", "2GB"; at most "1000GB"', ge=1, le=10**12)
+]
+"""The same for files, which are larger."""
+Hosts = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(_hosts),
+    allow('a list of host names without ports, as ["files.example.com", "*.example.org"]'),
+]
+Folder = Annotated[Path | None, allow("the path of a directory that the worker may make or write to")]
+LogPath = Annotated[str, AfterValidator(_log_path), allow('a path of the API, as "/v1/data_factory/logs"')]
 PlatformUrl = Annotated[
     str,
     AfterValidator(_platform),
     allow("https://HOST, with port and path if need be, without user and query (http: only to this machine itself)"),
+]
+DaskScheduler = Annotated[
+    Annotated[str, AfterValidator(_scheduler)] | None,
+    allow("tcp://HOST:PORT or tls://HOST:PORT, the address of a Dask scheduler"),
 ]
 PublicUrl = Annotated[
     Annotated[str, AfterValidator(_public)] | None,
     allow("https://HOST, with port and path if need be, without user and query: the address as others reach it"),
 ]
 CallbackPort = Annotated[Port | None, allow("a whole number from 0 (a free port) to 65535")]
-DatabaseUrl = Annotated[str, AfterValidator(_database), allow("sqlite:///PATH, the path being that of a file")]
+DatabaseUrl = Annotated[
+    str,
+    AfterValidator(_database),
+    allow("sqlite:///PATH, the path being that of a file, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+]
 Host = Annotated[
     str, AfterValidator(_listening), allow("an address of this machine without a port, as 127.0.0.1, ::1 or 0.0.0.0")
 ]
@@ -161,6 +222,10 @@ Key = Annotated[
     Annotated[SecretStr, AfterValidator(_secret)] | None, allow("the key of Product-Live: one line of ASCII characters")
 ]
 KeyFile = Annotated[Path | None, allow("the path of a readable file that holds the API key and nothing else")]
+TokenFile = Annotated[
+    Path | None,
+    allow(f"the path of a readable file that holds the operators' token, {SHORTEST_TOKEN} characters or more"),
+]
 CaFile = Annotated[
     Annotated[Path, AfterValidator(_certificates)] | None, allow("the path of a readable file of CA certificates (PEM)")
 ]

@@ -93,6 +93,8 @@ class RequestAnswered(Event):
     operation: str
     code: str
     seconds: float
+    purpose: str = ""
+    """What of the budget it was for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,32 @@ class OutageEnded(Event):
     what: str
     seconds: float
     attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionTaken(Event):
+    """An operator has asked for something, on the page, by a command or by a signal; the journal has it."""
+
+    verb: str
+    subject: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRefused(Event):
+    """What a signal asked for could not be done."""
+
+    verb: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseExpired(Event):
+    """A pause has ended by itself."""
+
+    subject: str
+    who: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +234,7 @@ class ExecutionSettled(ExecutionEvent):
     status: str
     code: str
     handler_seconds: float
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +270,28 @@ class ExecutionReported(ExecutionEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportUndeliverable(ExecutionEvent):
     """The platform refuses the outcome for good; it stays in the journal."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogLine(Event):
+    """A line for the log of a job was sent, dropped because too many waited, or failed."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogOff(Event):
+    """The platform has no Logs API at this path; nothing more is sent to it until the next start."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLogRefused(Event):
+    """The platform refuses a line for the log of a job; further refusals are only counted."""
 
     reason: str
 

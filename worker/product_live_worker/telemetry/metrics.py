@@ -42,6 +42,9 @@ class Metrics:
         self._processes_ended = self._counter(
             "handler_processes_ended_total", "Handlers' processes that ended during an execution.", "task", "reason"
         )
+        self._job_log = self._counter(
+            "job_log_lines_total", "Lines for the logs of jobs on the platform: sent, dropped, failed.", "outcome"
+        )
         self._last_poll = self._gauge("last_successful_poll_timestamp_seconds", "When a poll last got an answer.")
         self._gauge("info", "The worker's version.", "version").labels(version).set(1)
 
@@ -99,6 +102,10 @@ class Metrics:
     @_count.register
     def _(self, event: events.HandlerProcessEnded) -> None:
         self._processes_ended.labels(event.task, event.reason).inc()
+
+    @_count.register
+    def _(self, event: events.JobLogLine) -> None:
+        self._job_log.labels(event.outcome).inc()
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, meaning, labels, registry=self._registry)

@@ -7,10 +7,11 @@ from typing import Any
 
 from product_live_worker.model.execution import Outcome, Status
 from product_live_worker.model.handler import Handler
+from product_live_worker.testkit.files import Uploaded
 from product_live_worker.testkit.sandbox import Sandbox
-from product_live_worker.testkit.trial import Line, Trial
+from product_live_worker.testkit.trial import Line, Report, Trial
 
-__all__ = ["Line", "Outcome", "Sandbox", "Status", "Trial", "run"]
+__all__ = ["Line", "Outcome", "Report", "Sandbox", "Status", "Trial", "Uploaded", "run"]
 
 
 def run(handler: Handler, input: Any, *, settings: Mapping[str, Any] | None = None) -> Outcome:

@@ -41,6 +41,16 @@ class Live:
             raise ValueError(f"no handler named {task!r} is served here; served are {', '.join(keys) or 'none'}")
         return self.world.submit(task, input, time.monotonic()).id
 
+    async def upload(self, filename: str, content: bytes) -> dict[str, Any]:
+        """Put a file on the platform; gives it as an input has it."""
+        return self.world.upload(filename, content, time.monotonic()).public(self.url)
+
+    async def content(self, file_id: str) -> bytes:
+        """Give what is in a file of the platform's; raises LookupError."""
+        if file_id not in self.world.files:
+            raise LookupError(f"the platform has no file {file_id!r}")
+        return self.world.files[file_id].content
+
     async def outcome(self, execution: str, timeout: float) -> Outcome:
         """Wait for the outcome of an execution; raises TimeoutError, or RuntimeError when the worker has died."""
         found = self.world.execution(execution, time.monotonic())

@@ -74,6 +74,16 @@ class Sandbox:
         """Submit an execution and wait for its outcome; raises what `submit` and `outcome` raise."""
         return self.outcome(self.submit(task, input), timeout=timeout)
 
+    def upload(self, filename: str, content: bytes) -> dict[str, Any]:
+        """Put a file on the platform, as a task before would have; gives it as an input has it."""
+        portal, live = self._started()
+        return portal.call(live.upload, filename, content)
+
+    def content(self, file: Mapping[str, Any] | str) -> bytes:
+        """Give what is in a file of the platform's, as an output has it, or by its id; raises LookupError."""
+        portal, live = self._started()
+        return portal.call(live.content, file if isinstance(file, str) else str(file.get("id")))
+
     @property
     def url(self) -> str:
         """The base URL of the platform; its API key is `sandbox-key`."""

@@ -13,6 +13,7 @@ from product_live_worker.executors.alone import run_alone
 from product_live_worker.model.context import Context, Log
 from product_live_worker.model.execution import Outcome, idempotency_key
 from product_live_worker.model.handler import Handler
+from product_live_worker.testkit.files import Uploaded, fake_transfers
 
 GLANCE = 0.005
 """Seconds between two looks at whether the execution is to be cancelled."""
@@ -30,6 +31,16 @@ class Line:
     """The values that go with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a handler said to the user of the job with `context.report`."""
+
+    severity: str
+    """"info", "warning" or "error"."""
+    message: str
+    """What it says."""
+
+
 @dataclass
 class Trial:
     """An execution that a test makes up. It may be run again, as after a crash: with its last checkpoint.
@@ -37,7 +48,8 @@ class Trial:
     `settings`: the section `[tasks.<key>.settings]`. `checkpoint`: what an earlier run has saved. `timeout`: seconds,
     instead of the handler's own. `cancel_when`: asked again and again while the handler runs, with this trial; once it
     says True, the handler is ended as at the end of a drain, and the outcome is FAILED `cancelled`. (In production, a
-    handler with `on_crash="rerun"` is not reported then, but run again by the next start.)
+    handler with `on_crash="rerun"` is not reported then, but run again by the next start.) `files`: what
+    `context.files.download` finds, by the id, the address or the name of a file; what is uploaded is added.
 
     A crash after the first checkpoint, and the next start:
 
@@ -53,10 +65,16 @@ class Trial:
     timeout: float | None = None
     cancel_when: Callable[[Trial], bool] | None = None
     execution_id: str = "trial"
+    files: dict[str, bytes] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """All that was saved by `context.save_checkpoint`, the latest last."""
     lines: list[Line] = field(default_factory=list)
     """All that was written to `context.log`; pytest shows it too, when the test fails."""
+
+    uploads: list[Uploaded] = field(default_factory=list)
+    """All that was uploaded by `context.files.upload`."""
+    reports: list[Report] = field(default_factory=list)
+    """All that was said by `context.report`."""
 
     def run(self, handler: Handler, input: Any) -> Outcome:
         """Run the handler and give what would be reported; input and output pass through JSON.
@@ -86,17 +104,25 @@ class Trial:
         return outcome
 
     def _adapt(self, context: Context, key: str) -> Context:
+        assert context.directory is not None  # noqa: S101 (run_alone gives one)
         return replace(
             context,
             idempotency_key=key,
             checkpoint=self.checkpoint,
-            verbs={"save_checkpoint": self._save},
+            verbs={
+                "save_checkpoint": self._save,
+                "report": self._report,
+                **fake_transfers(self.files, self.uploads, context.directory),
+            },
             log=_Recorder(context.log, self.lines),
         )
 
     async def _save(self, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
         self.checkpoints.append(checkpoint)
+
+    async def _report(self, said: dict[str, str]) -> None:
+        self.reports.append(Report(said["severity"], said["message"]))
 
     async def _cancel(self, cancel_when: Callable[[Trial], bool], running: anyio.CancelScope) -> None:
         while not cancel_when(self):  # noqa: ASYNC110 (what is waited for is whatever the test can think of)

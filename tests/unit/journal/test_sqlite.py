@@ -14,19 +14,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Engine
 
-from product_live_worker.journal.database import open_database
+from product_live_worker.journal.sqlite import open_database
 from product_live_worker.journal.tables import REVISION, metadata
 from product_live_worker.model.errors import JournalUnusable, JournalUnwritable
 from product_live_worker.model.execution import State
-from support.journals import an_execution, in_state, opened, query
+from support.journals import Commits, an_execution, in_state, opened, query
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 def opening(path: Path, **options: float) -> None:
     """Open the database, and close it."""
-    open_database(f"sqlite:///{path}", **options).dispose()
+    open_database(f"sqlite:///{path}", **options).close()
 
 
 def mode(path: Path) -> int:
@@ -73,11 +75,11 @@ def test_a_journal_that_others_could_read_is_closed_to_them(path: Path) -> None:
 
 def test_every_commit_is_on_the_disk(path: Path) -> None:
     """Write-ahead with full synchronisation: what is committed survives the power going off."""
-    engine = open_database(f"sqlite:///{path}")
-    with engine.connect() as connection:
+    database = open_database(f"sqlite:///{path}")
+    with database.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-    engine.dispose()
+    database.close()
 
 
 async def test_a_journal_is_opened_again_as_it_was(path: Path) -> None:
@@ -88,6 +90,36 @@ async def test_a_journal_is_opened_again_as_it_was(path: Path) -> None:
     opening(path)
     assert query(path, "SELECT * FROM executions") == before
     assert query(path, "SELECT version_num FROM alembic_version") == [(REVISION,)]
+
+
+async def test_a_disk_without_room_refuses_a_claim_and_recovers(path: Path) -> None:
+    """A database that cannot grow says so, and goes on when it can."""
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 40")
+
+    event.listen(Engine, "connect", limit)
+    try:
+        async with opened(path) as journal:
+            await journal.claim(an_execution(id="large", input="x" * 400_000))
+            assert "full" in journal.trouble
+            assert (await journal.claim(an_execution()))[1]
+            assert journal.trouble == ""
+            assert query(path, "SELECT id FROM executions") == [("e1",)]
+    finally:
+        event.remove(Engine, "connect", limit)
+
+
+async def test_verbs_that_wait_together_share_a_transaction(path: Path) -> None:
+    """A commit costs a write to the disk; thirty claims at once do not cost thirty."""
+    async with opened(path) as journal:
+        with Commits() as commits:
+            async with anyio.create_task_group() as group:
+                for number in range(30):
+                    group.start_soon(journal.claim, an_execution(id=f"e{number}"))
+        assert journal.unreported() == 30
+    assert 1 <= commits.count <= 3
+    assert query(path, "SELECT count(*) FROM executions") == [(30,)]
 
 
 # What is refused
@@ -255,11 +287,10 @@ def test_migrating_makes_exactly_the_tables_of_the_code(path: Path) -> None:
 
 
 def test_a_new_journal_and_a_migrated_one_are_alike_to_the_letter(path: Path, tmp_path: Path) -> None:
-    """Keys, conditions of indexes and the counting of slots are the same as well; a comparison of names misses them."""
+    """Keys and conditions of indexes are the same as well; a comparison of names misses them."""
     opening(path)
     migrated(tmp_path / "migrated.db")
     assert schema(path) == schema(tmp_path / "migrated.db")
-    assert schema(path)["counting"] == {"slots"}
 
 
 def test_a_migrated_journal_is_a_current_one(path: Path) -> None:
@@ -279,7 +310,6 @@ def schema(path: Path) -> dict[str, Any]:
         "columns": {
             table: query(path, 'SELECT name, type, "notnull", pk FROM pragma_table_info(?)', table) for table in tables
         },
-        "counting": {name for kind, name, sql in objects if "AUTOINCREMENT" in (sql or "")},
     }
 
 
@@ -287,7 +317,7 @@ def test_an_older_journal_is_copied_before_it_is_migrated(path: Path) -> None:
     """A migration that goes wrong can be undone by hand: the copy is private and holds what the journal held."""
     opening(path)
     query(path, "UPDATE alembic_version SET version_num = '0000'")
-    query(path, "INSERT INTO slots (platform, resource, boot, free_at) VALUES ('p', '', 'b', 1)")
+    query(path, "INSERT INTO slots VALUES (1, 'p', '', 'b', 1)")
     with pytest.raises(Exception, match="0000"):
         opening(path)
     copy = path.with_name("worker.db.0000.backup")
@@ -309,8 +339,8 @@ def test_alembic_is_not_loaded_for_a_current_journal(path: Path) -> None:
     """A worker with a current journal does not pay for Alembic's memory."""
     opening(path)
     code = (
-        "import sys; from product_live_worker.journal.database import open_database; "
-        f"open_database('sqlite:///{path}').dispose(); sys.exit('alembic' in sys.modules)"
+        "import sys; from product_live_worker.journal.sqlite import open_database; "
+        f"open_database('sqlite:///{path}').close(); sys.exit('alembic' in sys.modules)"
     )
     environment = {"PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)  # noqa: S603 (our own code)
