@@ -66,6 +66,16 @@ CODES = {
     Outcome.UNKNOWN: "remote_unknown",
 }
 """The codes of FAILED, by outcome."""
+WORDS = {
+    Outcome.SUCCEEDED: "has ended well",
+    Outcome.WARNING: "has ended with warnings",
+    Outcome.FAILED: "has failed",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.SKIPPED: "was skipped",
+    Outcome.TIMED_OUT: "has not ended in time",
+    Outcome.UNKNOWN: "may have ended or not",
+}
+"""The same for a person."""
 
 
 class Given(BaseModel):
@@ -311,9 +321,7 @@ class Machine(Generic[Output]):
             await self._over_with(failure)
             raise failure
         elif several or self._known["sent"] > self._job.max_resends:
-            why = "several runs could be it" if several else "whether it was done cannot be known"
-            text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
-            raise self._failed(Seen(raw="ambiguous", outcome=Outcome.UNKNOWN), text, "ambiguous_start")
+            raise self._ambiguous("several runs could be it" if several else "whether it was done cannot be known")
         else:
             self._known["phase"] = "resending"
 
@@ -321,7 +329,10 @@ class Machine(Generic[Output]):
         until: float | None = None
         interval = self._wait.poll_initial_s
         while self._job.grace:
-            look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+            try:
+                look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+            except TaskFailed as failed:
+                raise self._ambiguous(f"it cannot be looked for: {failed.message}") from None
             if look.remote is not None:
                 return look.remote, False
             now = self._clock.now()
@@ -332,6 +343,10 @@ class Machine(Generic[Output]):
             await self._clock.sleep(interval)
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
         return None, False
+
+    def _ambiguous(self, why: str) -> TaskFailed:
+        text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
+        return self._failed(Seen(raw="ambiguous", outcome=Outcome.UNKNOWN), text, "ambiguous_start")
 
     async def _make_way(self, occupied: Occupied) -> None:
         """Do what is to be done about a run that is in the way."""
@@ -459,7 +474,8 @@ class Machine(Generic[Output]):
         output = self._output(outcome, seen.raw, seen.fields)
         said = text or output.get("error_message") or ""
         subject = f"{self._job.system}: the job {output.get('remote_id') or ''}".rstrip()
-        message = f"{subject} is {outcome.value.replace('_', ' ')} ({seen.raw}). {said}".strip()
+        state = f" ({seen.raw})" if seen.raw else ""
+        message = f"{subject} {WORDS[outcome]}{state}. {said}".strip()
         return TaskFailed(message, code=code or CODES[outcome], output=output)
 
     def _output(self, outcome: Outcome, raw: str, fields: Mapping[str, Any] | None = None) -> Json:

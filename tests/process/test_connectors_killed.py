@@ -53,6 +53,8 @@ class Case:
             execution = sandbox.world.submit(self.task, self.given, time.monotonic())
             for point in first:
                 await self.kill(sandbox, point)
+            # Each life sees a little of the job, and saves that.
+            self.remote.tick = 25.0
             for _ in range(MOST_LIVES):
                 if execution.status in FINAL:
                     break
@@ -112,7 +114,6 @@ class Case:
                 "PLW_API__KEY": "sandbox-key",
                 "PLW_BUDGET__REQUESTS_PER_MINUTE": "0",
                 "PLW_HTTP__PORT": "0",
-                "PLW_DRAIN__TIMEOUT": "0s",
                 "PLW_LOG__LEVEL": "debug",
                 **install(self.directory / "plugin", "support.killed_connectors", self.task),
                 **variables,
@@ -169,8 +170,8 @@ async def test_killed_at_each_checkpoint_a_job_is_run_once(tmp_path: Path) -> No
         case.task: ("COMPLETED", "succeeded", "adopted") for case in cases
     }
     assert [case.starts() for case in cases] == [1, 1, 1]
-    # The three above, the adoption, the first look after it, and the end.
-    assert all(case.killed >= 6 for case in cases)
+    # The three above, and at least the adoption and the end.
+    assert all(case.killed >= 5 for case in cases)
     assert [line for case in cases for text in case.printed for line in text.splitlines() if "s3cret" in line] == []
 
 

@@ -224,7 +224,7 @@ class InformaticaJob:
         entry = next((row for row in rows if row.run_id == remote["run_id"] and _fits(row, remote)), None)
         now = self._clock.now()
         self._alive_at = self._alive_at or now
-        if entry is not None and (outcome := _outcome(entry)) is not None:
+        if entry is not None and (outcome := outcome_of(entry)) is not None:
             return Seen(raw=f"state {entry.state}", outcome=outcome, fields=self._fields(remote, entry))
         self._empty += 1
         if self._empty % MONITORED == 1 or self._called:
@@ -373,7 +373,8 @@ def _since(at: str | None, date: float) -> bool:
     return began is None or began.timestamp() >= date - SKEW
 
 
-def _outcome(entry: LogEntry) -> Outcome | None:
+def outcome_of(entry: LogEntry) -> Outcome | None:
+    """Give how a run ended; None while its row says nothing that is known."""
     if entry.is_stopped:
         return Outcome.CANCELLED
     return ENDS.get(entry.state) if entry.state is not None else None

@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from product_live_handlers.informatica.code_task import ENDS as CODE_ENDS
 from product_live_handlers.informatica.code_task import fields_of as code_task_fields
 from product_live_handlers.informatica.code_task import word_of
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
 from product_live_handlers.informatica.job import InformaticaJob
+from product_live_handlers.informatica.job import outcome_of as job_outcome
+from product_live_handlers.informatica.models import CodeTaskStatus, LogEntry
 from product_live_handlers.remote_http import Refused
 from product_live_handlers.remote_job import Outcome
 from product_live_handlers.salesforce.client import JobExecution, OcapiClient
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
 from product_live_handlers.salesforce.job import fields_of, outcome_of, phase_of
+from product_live_handlers.snowflake.task import ENDS, LIVE
 from support.raw_server import RawServer, answer, raw_server, saying
 
 pytestmark = pytest.mark.anyio
@@ -169,3 +175,24 @@ def test_where_an_execution_stands(fields: dict[str, Any], phase: str, outcome: 
     """Whichever field says it; what nobody knows is no end."""
     execution = JobExecution.model_validate({"id": "1", **fields})
     assert (phase_of(execution), outcome_of(execution)) == (phase, outcome)
+
+
+KNOWN = {*ENDS, *LIVE, *CODE_ENDS, "OK", "ERROR", "FINISHED", "ABORTED"}
+
+
+@given(st.text(max_size=20))
+def test_a_word_that_nobody_knows_is_never_an_end(word: str) -> None:
+    """Of no system: neither by accident of case nor of spelling."""
+    assume(word.strip().upper() not in KNOWN)
+    assert CODE_ENDS.get(word_of(CodeTaskStatus(status=word))) is None
+    assert ENDS.get(word.upper()) is None
+    assert outcome_of(JobExecution(id="1", execution_status=word or "x")) is None
+    assert outcome_of(JobExecution(id="1", status=word)) is None
+
+
+@given(st.integers())
+def test_a_state_of_the_activity_log_that_nobody_knows_is_never_an_end(state: int) -> None:
+    """Unless it says that it was stopped."""
+    assume(state not in (1, 2, 3))
+    assert job_outcome(LogEntry(state=state)) is None
+    assert job_outcome(LogEntry(state=state, isStopped=True)) is Outcome.CANCELLED

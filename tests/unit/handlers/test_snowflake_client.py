@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
 from product_live_handlers.remote_http import NoAnswer, Refused
+from product_live_handlers.remote_job import Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
-from product_live_handlers.snowflake.task import SnowflakeTaskInput
+from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput
 from product_live_worker.executors.alone import run_alone
 from support.connectors import leaping
 from support.contracts import contract
@@ -329,3 +330,23 @@ async def test_a_statement_that_takes_long_is_followed() -> None:
         "statement": "SELECT ?", "timeout": 60, "bindings": {"1": {"type": "TEXT", "value": "a'b"}}, "warehouse": "W",
     }  # fmt: skip
     assert fake.asked[1].path == "/api/v2/statements/01a"
+
+
+@pytest.mark.parametrize(("sql", "outcome"), [(False, Outcome.UNKNOWN), (True, Outcome.SUCCEEDED)])
+async def test_what_ended_over_an_hour_ago_is_known_by_sql_alone(sql: bool, outcome: Outcome) -> None:
+    """The lists prove nothing any more: it is unknown, not skipped."""
+    fake = FakeSnowflake()
+    run = fake.run_of_another(fake.add("T", Plan(delay=0, lasts=10)))
+    fake.now += 7200
+    clock = Leaping()
+    input = SnowflakeTaskInput.model_validate({"database": "SALES", "schema": "PUBLIC", "task": "T"})
+    async with opened(fake, sql=sql) as client:
+        job = SnowflakeTask(input, client, clock, WaitPolicy())
+        remote = {"run_id": run.number, "root": "id-T", "retries": 0}
+        assert (await job.status({**remote, "seen_at": clock.now() - 3500})).outcome is outcome
+        if not sql:
+            # Seen a moment ago, it is only not listed yet, or skipped at last.
+            job = SnowflakeTask(input, client, clock, WaitPolicy())
+            assert (await job.status({**remote, "seen_at": clock.now() - 60})).outcome is None
+            await clock.sleep(120)
+            assert (await job.status({**remote, "seen_at": clock.now() - 180})).outcome is Outcome.SKIPPED

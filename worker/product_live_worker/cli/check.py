@@ -13,6 +13,7 @@ import typer
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import long_enough, open_account, task_settings
+from product_live_worker.executors.connections import check_connections
 from product_live_worker.flow.catalogue import cut_short
 from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
@@ -27,7 +28,10 @@ Finding = tuple[bool, str]
 def check(
     config: Annotated[Path | None, typer.Option(help="The settings file.", show_default="PLW_CONFIG")] = None,
 ) -> None:
-    """Look whether `run` would work, and start nothing; exit 1 if it would not. Spends a request or two."""
+    """Look whether `run` would work, and start nothing; exit 1 if it would not.
+
+    Spends a request or two, and logs in to each system that a connection of the tasks leads to.
+    """
     with errors_told():
         settings = load(config, os.environ)
         check_admin_token(settings.http)
@@ -66,6 +70,7 @@ async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Find
             for task in served.values()
         ),
         *((False, problem) for problem in problems),
+        *await check_connections(served.values()),
         *_staleness(settings, len(served)),
         *_never_back(definitions, served),
         *_drain(settings, served),
