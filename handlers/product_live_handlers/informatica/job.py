@@ -205,7 +205,9 @@ class InformaticaJob:
         if not new:
             return Look()
         (run,) = new
-        ids = [one.task_id for one in live if one.run_id == run] + [one.object_id for one in ended if one.run_id == run]
+        # A run's number is its task's own: others have a run of the same number.
+        ids = [one.task_id for one in live if one.run_id == run and _lives(one, baseline)]
+        ids += [one.object_id for one in ended if one.run_id == run and _fits(one, baseline)]
         task_id = baseline["task_id"] or next((one for one in ids if one), None)
         federated = self._input.task_federated_id
         return Look(remote={"task_id": task_id, "federated_id": federated, "name": baseline["name"], "run_id": run})
