@@ -243,7 +243,9 @@ class Machine(Generic[Output]):
             if (over := self._over()) is not None:
                 return over
             self._known = {}
-        self._known.setdefault("began", self._clock.now())
+        if self._known.get("execution") != self._context.execution_id:
+            # A retry by the platform has a time of its own to wait.
+            self._known |= {"began": self._clock.now(), "execution": self._context.execution_id}
         await self._start()
         return await self._finish()
 
@@ -363,7 +365,7 @@ class Machine(Generic[Output]):
             await self._over_with(failure)
             raise failure
         self._say("the job runs already; its end is waited for", job=self._job.lease)
-        self._known = {"began": self._known["began"]}
+        self._known = {name: self._known[name] for name in ("began", "execution")}
         await self._save(phase="waiting")
         await self._in_time()
         await self._clock.sleep(self._interval(self._wait.poll_max_s))
@@ -460,7 +462,7 @@ class Machine(Generic[Output]):
     async def _over_with(self, failure: TaskFailed | None, result: Json | None = None) -> None:
         told = failure and {"message": failure.message, "code": failure.code}
         result = dict(failure.output) if failure else result
-        await self._save(phase="ended", execution=self._context.execution_id, result=result, failure=told)
+        await self._save(phase="ended", result=result, failure=told)
         outcome = (result or {}).get("outcome", "refused")
         self._context.log.info(
             "remote job ended", system=self._job.system, remote=(result or {}).get("remote_id", ""), outcome=outcome

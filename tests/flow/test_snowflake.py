@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,11 @@ import anyio.lowlevel
 import pytest
 
 from product_live_handlers.snowflake.task import snowflake_task
+from product_live_worker import sandbox
+from product_live_worker.model.execution import State, idempotency_key
 from support.connectors import Scenario, leaping
 from support.fake_snowflake import FakeSnowflake, Plan
+from support.journals import an_execution, in_state, opened
 from support.remotes import Fault
 from support.workers import RunningWorker, new_world, running_worker, until
 
@@ -268,3 +272,32 @@ async def test_a_retry_by_the_platform_adopts_the_run(tmp_path: Path) -> None:
         await until(lambda: again.status == "COMPLETED")
     assert (again.output["remote_id"], task.starts) == (str(task.runs[0].number), 1)
     assert first.patches == []
+
+
+async def test_a_retry_adopts_what_a_dead_worker_had_started(tmp_path: Path) -> None:
+    """Killed while it waited, the worker comes back after the platform has given up: the retry has the same run."""
+    fake, world = FakeSnowflake(), new_world("run", limit=0)
+    task = fake.add("LEFT", Plan(delay=0, lasts=60))
+    run = fake.run_of_another(task)
+    input = given("LEFT", eventCorrelationId="job-1")
+    identity = world.task_called("run").id
+    remote = {"run_id": run.number, "root": "id-LEFT", "retries": 0}
+    started = {"phase": "started", "began": fake.now, "sent": 1, "remote": remote, "correlation": "inferred"}
+    async with fake.served() as account, sandbox.serve(world) as url:
+        (left,) = (world.submit("run", input, time.monotonic()),)
+        world.poll(identity, time.monotonic())
+        async with opened(tmp_path / "worker.db", platform=url) as journal:
+            key = idempotency_key("run", input)
+            row = an_execution(left.id, task="run", task_id=identity, input=input, idempotency_key=key,
+                               on_repeat="adopt", checkpoint=started, claimed_at=time.time())  # fmt: skip
+            await in_state(journal, State.RUNNING, row)
+        left.status = "TIMED_OUT"
+        again = world.submit("run", input, time.monotonic())
+        sections = {
+            "budget": {"requests_per_minute": 0},
+            "tasks": {"run": {"handler": "snowflake.task", "settings": {"connection": "lake"}}},
+            "connections": {"lake": connection(account)},
+        }
+        async with running_worker([HANDLER], tmp_path, world=world, url=url, **sections):
+            await until(lambda: again.status == "COMPLETED")
+    assert (again.output["remote_id"], task.starts, left.patches) == (str(run.number), 0, [])

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from product_live_handlers.remote_job import Given
 
-IDENTIFIER = r'^(?:"(?:[^"]|"")+"|[a-zA-Z_][a-zA-Z0-9_$]*)$'
-Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER, max_length=512)]
+IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[a-zA-Z_][a-zA-Z0-9_$]*')
+LONGEST_NAME = 512
+
+
+def an_identifier(text: str) -> str:
+    """Check a name: it becomes a part of a path, and of a statement."""
+    if len(text) > LONGEST_NAME or not IDENTIFIER.fullmatch(text):
+        raise ValueError('must be a name of letters, digits, _ and $, or any name in double quotes, as "my task"')
+    return text
+
+
+Identifier = Annotated[str, AfterValidator(an_identifier)]
 """A name, or a name in double quotes, whose case counts then."""
 
 
