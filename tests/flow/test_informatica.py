@@ -13,6 +13,7 @@ import pytest
 
 from product_live_handlers.informatica.code_task import informatica_code_task, informatica_code_task_status
 from product_live_handlers.informatica.job import informatica_job, informatica_job_stop
+from product_live_worker.executors.connections import check_connections
 from support.connectors import Scenario, leaping
 from support.fake_informatica import LOGINS, PASSWORD, USER, Course, FakeInformatica
 from support.remotes import Fault
@@ -38,7 +39,8 @@ async def serving(
 ) -> AsyncIterator[RunningWorker]:
     """Run a worker with a task for each handler."""
     async with fake.served() as url:
-        section = {"login_url": url, "username": USER, "password": PASSWORD, "max_in_flight": 20, **account}
+        more = {name: value.format(url=url) if isinstance(value, str) else value for name, value in account.items()}
+        section = {"login_url": url, "username": USER, "password": PASSWORD, "max_in_flight": 20, **more}
         tasks = {
             name: {"handler": handler, "watch": 0.05, "settings": {"connection": "org"}}
             for name, handler in TASKS.items()
@@ -316,24 +318,28 @@ async def test_a_code_task_is_asked_for_and_cancelled(tmp_path: Path) -> None:
     assert fake.broken == []
 
 
-@pytest.mark.parametrize(("auth", "jwt"), [("v2", False), ("v3", False), ("v3", True)])
+@pytest.mark.parametrize(("auth", "jwt"), [("v2", False), ("v3", False), ("v3", True), ("ids", False)])
 async def test_all_share_a_session_which_is_renewed_once_and_ended(tmp_path: Path, auth: str, jwt: bool) -> None:
     """Whichever the login: one for thirty executions, one more when it is over, a logout at the end."""
     fake = FakeInformatica(jwt=jwt)
     for number in range(30):
         fake.add(f"t{number}", FOREVER)
-    async with serving(fake, tmp_path, auth=auth) as worker:
+    base = {"base_url": "{url}/saas"} if auth == "ids" else {}
+    async with serving(fake, tmp_path, auth=auth, **base) as worker:
         patient = {**WAIT, "timeout_s": 1e9}
         executions = worker.submit("run", *(given(f"t{number}", wait=patient) for number in range(30)))
         await until(lambda: all(task.starts == 1 for task in fake.tasks.values()))
         assert fake.tokens == 1
         fake.expire_tokens()
         await until(lambda: fake.tokens == 2)
+        (finding,) = await check_connections(worker.daemon.catalogue.tasks.values())
+        assert finding == (True, f"connection org: Informatica accepts {USER}; the session is valid for 29 min")
         for task in fake.tasks.values():
             task.runs[0].course = Course(lasts=1)
         await until(lambda: all(execution.status == "COMPLETED" for execution in executions))
-    assert [asked.operation for asked in fake.asked if asked.operation in LOGINS] == [f"login_{auth}"] * 2
-    assert len(fake.of(f"logout_{auth}")) == 1
+    # The third is that of the check, which is a connection of its own.
+    assert [asked.operation for asked in fake.asked if asked.operation in LOGINS] == [f"login_{auth}"] * 3
+    assert len(fake.of(f"logout_{auth}")) == (0 if auth == "ids" else 2)
     assert fake.broken == []
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from product_live_handlers.salesforce.executions import salesforce_executions
 from product_live_handlers.salesforce.job import salesforce_job
+from product_live_worker.executors.connections import check_connections
 from support.connectors import Scenario, leaping
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce, Way
 from support.remotes import Fault
@@ -241,3 +242,16 @@ async def test_many_executions_share_one_login(tmp_path: Path) -> None:
     assert {execution.output["code"] for execution in refused} == {"login_refused"}
     assert len(fake.of("login")) == 3
     assert "s3cret" not in repr([execution.output for execution in refused])
+
+
+async def test_an_answer_that_takes_too_long_is_lost(tmp_path: Path) -> None:
+    """The request may have been done: it is looked for, and was."""
+    fake = FakeSalesforce()
+    job = fake.add("Slow")
+    fake.faults += at(CREATE, "slow", seconds=3.0)
+    async with serving(fake, tmp_path, read_timeout=1.0) as worker:
+        (execution,) = await worker.run("run", given("Slow"))
+        tasks = tuple(worker.daemon.catalogue.tasks.values())
+        (finding,) = await check_connections(tasks)
+    assert (execution.status, execution.output["correlation"], job.starts) == ("COMPLETED", "adopted", 1)
+    assert finding[0] is True
