@@ -49,8 +49,8 @@ class Trial:
     what an earlier run has saved. `timeout`: seconds, instead of the handler's own. `cancel_when`: asked again and
     again while the handler runs, with this trial; once it says True, the handler is ended as at the end of a drain, and
     the outcome is FAILED `cancelled`. (In production, a handler with `on_crash="rerun"` is not reported then, but run
-    again by the next start.) `files`: what `context.files.download` finds, by the id, the address or the name of a file;
-    what is uploaded is added.
+    again by the next start.) `files`: what `context.files.download` finds, by the id, the address or the name of a
+    file; what is uploaded is added.
 
     A crash after the first checkpoint, and the next start:
 
