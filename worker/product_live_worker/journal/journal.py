@@ -318,9 +318,13 @@ class Journal:
             self._lost = True
             self._generation += 1
             self.holder = f"{self._process}#{self._generation}"
+            never_written = [one for one in self._unwritten.values() if one.state is State.CLAIMED]
             for execution_id in tuple(self._open):
                 self._drop(execution_id)
             self._unwritten.clear()
+            # Of these nobody else can know, unless they were written after all.
+            for execution in never_written:
+                await self.claim(execution)
             await self.join()
         else:
             self._see(*seen)
