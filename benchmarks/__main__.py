@@ -17,6 +17,7 @@ from benchmarks.scale import MINUTE, Scale
 from benchmarks.scenarios import (
     bursts,
     eight_saturated,
+    fleet,
     growth_in_flight,
     growth_tasks,
     journal_million,
@@ -46,6 +47,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
         "two-strangers": two_strangers.run,
         "growth-tasks": growth_tasks.run,
     },
+    {"fleet": fleet.run},
     {"virtual": virtual.run},
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},

@@ -23,7 +23,7 @@ async def test_a_storm_breaks_no_law(tmp_path: Path) -> None:
 
 
 async def test_a_storm_breaks_no_law_on_a_server(tmp_path: Path, postgres_url: str) -> None:
-    """The same with the journal on PostgreSQL, where a worker that was killed is known to be gone by its lease alone."""
+    """The same with the journal on PostgreSQL, where a killed worker is known to be gone by its lease alone."""
     storm = Storm(seed=11, executions=20, kills=4, longest=150.0)
     record = await run(storm, tmp_path, postgres_url)
     assert broken_laws(record) == [], "\n".join(table(record, storm.seed))

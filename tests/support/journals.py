@@ -15,7 +15,8 @@ from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.model.execution import Execution, Outcome, State
-from support.postgres import ask
+
+from .postgres import ask
 
 Place = Path | str
 """Where a journal is: SQLite's file, or the address of a database of PostgreSQL."""
