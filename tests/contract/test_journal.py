@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.records import open_records
+from product_live_worker.model.action import Action
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
 from product_live_worker.model.window import Demand
@@ -562,7 +563,7 @@ def test_what_was_discarded_by_hand_is_forgotten_in_its_time(place: Place) -> No
         async with opened(place) as journal:
             await in_state(journal, State.UNDELIVERABLE, an_execution())
             with open_records(url_of(place), platform=PLATFORM, to_write=True) as records:
-                records.discard("e1")
+                records.act(Action(verb="discard", subject="e1", who="anna", at=time.time()))
             return [await journal.prune(time.time() - 3600), await journal.prune(time.time() + 1)]
 
     assert anyio.run(story) == [0, 1]

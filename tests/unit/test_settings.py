@@ -309,7 +309,7 @@ def test_an_unknown_variable_is_told_with_the_closest_known_one(variable: str, m
 @pytest.mark.parametrize(
     ("toml", "known"),
     [
-        ("[connections.erp]\nurl = 'x'", "sections are [api], [budget], "),
+        ("[erp]\nurl = 'x'", "sections are [api], [budget], "),
         ("[drain]\nzzz = 1", "[drain] has timeout"),
         ("[tasks.power]\nzzz = 1", "[tasks.<key or id>] has handler, "),
     ],

@@ -15,10 +15,12 @@ import anyio
 from product_live_worker import __version__
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_dask import OnDask, lacking
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
 from product_live_worker.executors.workdirs import Workdirs
+from product_live_worker.flow.actions import Actions
 from product_live_worker.flow.backoff import Outage
 from product_live_worker.flow.catalogue import Catalogue, cut_short
 from product_live_worker.flow.dispatcher import Dispatcher
@@ -30,23 +32,29 @@ from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.listener import listen
+from product_live_worker.model.action import Action
 from product_live_worker.model.context import Log, Verb
-from product_live_worker.model.errors import JournalUnusable, JournalUnwritable, SettingsError
+from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable, SettingsError
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
+from product_live_worker.ops.access import Access
+from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.ops.health import Health, verdict
+from product_live_worker.ops.page.pages import Pages
+from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import MARGIN, Client, open_http
 from product_live_worker.product_live.files import Transfers
 from product_live_worker.product_live.way import Way, open_transfers_http
-from product_live_worker.registry import settings_problems
-from product_live_worker.settings import Settings, api_key
+from product_live_worker.registry import read_for
+from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
+    ActionRefused,
     DrainStarted,
     DrainTooShort,
     Emit,
@@ -57,6 +65,7 @@ from product_live_worker.telemetry.events import (
     WorkerStopped,
     about,
 )
+from product_live_worker.telemetry.history import Failure, History
 from product_live_worker.telemetry.log import log_event, log_for
 from product_live_worker.telemetry.metrics import Metrics, Reading
 
@@ -100,6 +109,7 @@ class Daemon:
         transfers: Transfers,
         job_log: JobLog,
         metrics: Metrics,
+        history: History,
         emit: Emit,
     ) -> None:
         self.settings = settings
@@ -113,18 +123,33 @@ class Daemon:
         self._cut_short: tuple[str, ...] = ()
         self.port = 0
         """Where the ops listener listens."""
+        self.callback_port = 0
+        """Where callbacks arrive, if there is a listener for them."""
         self.resources = Resources()
         self.threads = InThread(self.resources, on_return=lambda: self.poller.wake())  # noqa: PLW0108 (it comes below)
         self.processes = InProcess(on_end=self._process_ended)
+        self.cluster = OnDask(
+            settings.execution.dask_scheduler,
+            Outage("the Dask cluster", emit),
+            on_change=lambda: self.poller.wake(),  # noqa: PLW0108 (it comes below)
+            on_end=self._process_ended,
+        )
         self.executors: dict[str, Executor] = {
             "loop": OnLoop(self.resources),
             "thread": self.threads,
             "process": self.processes,
+            "dask": self.cluster,
         }
         self.schedule = new_schedule(settings, chance=random.random)
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
-            client, handlers, sections, platform=settings.api.base_url, on_change=self._tasks_changed, emit=emit
+            client,
+            handlers,
+            sections,
+            settings.connections,
+            platform=settings.api.base_url,
+            on_change=self._tasks_changed,
+            emit=emit,
         )
         tasks = self.catalogue.tasks
         self.dispatcher = Dispatcher(
@@ -133,9 +158,10 @@ class Daemon:
             self.executors,
             workdirs=workdirs,
             max_output=settings.execution.max_output,
-            log_for=_handler_log,
+            log_for=lambda execution: history.noting(execution.id, _handler_log(execution)),
             verbs=self._verbs,
             emit=emit,
+            callback_url=_callback_url(settings),
         )
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
@@ -153,20 +179,50 @@ class Daemon:
         self.watch = Watch(
             client, journal, tasks, ready=self.catalogue.loaded, cancel=self.dispatcher.cancel, emit=emit
         )
+        self.actions = Actions(
+            journal,
+            on_pauses=self.poller.resume,
+            on_redeliver=self.recovery.hurry,
+            end=self.dispatcher.end,
+            emit=emit,
+        )
+        self.history = history
         self.health = Health(
-            self.catalogue, self.poller, self.dispatcher, journal, self.threads, settings.execution.max_stuck_threads
+            self.catalogue,
+            self.poller,
+            self.dispatcher,
+            journal,
+            self.threads,
+            budget,
+            settings.execution.max_stuck_threads,
         )
         self.status = Status(
             self.health,
             self.schedule,
             self.executors,
             self.processes,
+            history,
             __version__,
             settings.api.base_url,
             budget,
             time.time(),
         )
         metrics.watch(self._gauges(budget))
+
+    async def remember(self) -> None:
+        """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
+        await self.actions.look()
+        await self.journal.board.survey()
+        for one in await self.journal.board.failures():
+            said = (one.correlation_id, one.code or "", one.message or "")
+            self.history.fail(Failure(one.settled_at or 0.0, one.task, one.id, *said))
+
+    async def act(self, action: Action) -> None:
+        """Do what a signal asks for; where it cannot be done, the log says so."""
+        try:
+            await self.actions.act(action)
+        except JournalError as error:
+            self.emit(ActionRefused(verb=action.verb, reason=str(error)))
 
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain; raises JournalUnusable when a newer worker has asked for it."""
@@ -207,7 +263,9 @@ class Daemon:
         yield "recovery", self.recovery.run
         yield "watch", self.watch.run
         yield "job log", self._job_log.run
+        yield "actions", self.actions.run
         yield "housekeeping", self._keep_house
+        yield "cluster", self.cluster.serve
         yield "observer", lambda: self._observe(notifier)
         yield "waker", self._wake_poller
 
@@ -233,7 +291,10 @@ class Daemon:
         await self._workdirs.sweep()
         while True:
             with contextlib.suppress(JournalUnwritable):
-                await self.journal.prune(time.time() - self.settings.state.retention)
+                before = time.time() - self.settings.state.retention
+                await self.journal.prune(before)
+                await self.journal.board.prune(before)
+                await self.journal.callbacks.prune()
             await anyio.sleep(3600)
 
     async def _wake_poller(self) -> None:
@@ -256,8 +317,9 @@ class Daemon:
                 self.loop_lag = max(0.0, now - before - TICK)
                 checks = self.health.ready()
                 text = verdict(checks)
-                if not is_ready and (text == "ok" or now - started > DEGRADED):
-                    notifier.ready(text if text == "ok" else f"degraded: {text}")
+                well = all(check.ok for check in checks)
+                if not is_ready and (well or now - started > DEGRADED):
+                    notifier.ready(text if well else f"degraded: {text}")
                     is_ready = True
                 elif text != told:
                     notifier.status(text)
@@ -272,6 +334,8 @@ class Daemon:
 
     def _tasks_changed(self) -> None:
         self.schedule.serve(self.catalogue.tasks)
+        if any(task.handler.isolation == "dask" for task in self.catalogue.tasks.values()):
+            self.cluster.wanted.set()
         self.poller.wake()
         drain, tasks = self.settings.drain.timeout, self.catalogue.tasks.values()
         if (handlers := cut_short(tasks, drain)) and handlers != self._cut_short:
@@ -387,8 +451,8 @@ async def open_daemon(
 
     Raises a WorkerError when something cannot be opened.
     """
-    metrics = Metrics(__version__)
-    heard = [log_event, metrics.read, *readers]
+    metrics, history = Metrics(__version__), History(window=settings.budget.window)
+    heard = [log_event, metrics.read, history.read, *readers]
 
     def emit(event: Event) -> None:
         for reader in heard:
@@ -408,12 +472,20 @@ async def open_daemon(
             transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
             job_log=job_log,
             metrics=metrics,
+            history=history,
             emit=emit,
         )
+        await daemon.remember()
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
-        app = create_app(daemon.health, daemon.status, metrics)
-        daemon.port = await opened.enter_async_context(listen(app, settings.http.host, settings.http.port))
+        http = settings.http
+        page = new_page(daemon)
+        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
+        daemon.port = await opened.enter_async_context(listen(app, http.host, http.port))
+        opened.callback(page.close)
+        if http.callback_port is not None:
+            outward = create_callback_app(journal.callbacks.store)
+            daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))
         emit(
             WorkerStarted(
                 version=__version__,
@@ -437,6 +509,18 @@ async def _open_transfers(
         yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
 
 
+def new_page(daemon: Daemon) -> Page:
+    """Make the operator's page of this worker."""
+    settings = daemon.settings
+    return Page(
+        Pages(daemon.status, keep_payloads=settings.state.keep_payloads),
+        Access(lambda: admin_token(settings.http)),
+        daemon.journal.board,
+        daemon.actions.act,
+        lambda: known_secrets(settings),
+    )
+
+
 def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:
     """Make the schedule that these settings ask for; it serves no task yet."""
     budget = settings.budget
@@ -452,7 +536,8 @@ def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule
 def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
     """Give what the settings say of each task.
 
-    Raises SettingsError for a handler that is not installed, and for settings that a handler cannot use.
+    Raises SettingsError for a handler that is not installed, for settings that a handler cannot use, and for a handler
+    that is to run on a Dask cluster when there is none.
     """
     wrong = [
         f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
@@ -464,12 +549,22 @@ def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[s
         # A section that bears a task's id alone is matched, and its settings read, when the platform has been asked.
         if (handler := handlers.get(section.handler or name)) is not None:
             try:
-                handler.read_settings(section.settings)
+                read_for(name, handler, TaskSettings(settings=section.settings), settings.connections)
             except SettingsError as error:
-                wrong += settings_problems(name, error)
+                wrong += [problem for problem in error.problems if problem not in wrong]
+    wrong += _without_cluster(settings, handlers)
     if wrong:
         raise SettingsError(*wrong)
     return settings.task_settings()
+
+
+def _without_cluster(settings: Settings, handlers: Mapping[str, Handler]) -> Iterable[str]:
+    why = lacking(settings.execution.dask_scheduler)
+    # Without sections, all that is installed may be served.
+    named = {section.handler or name for name, section in settings.tasks.items()}
+    for name, handler in handlers.items():
+        if why and handler.isolation == "dask" and (name in named if named else not handler.explicit):
+            yield f"the handler {name!r} runs on a Dask cluster, and {why}"
 
 
 def long_enough(tasks: Iterable[ServedTask]) -> str:
@@ -483,6 +578,11 @@ def long_enough(tasks: Iterable[ServedTask]) -> str:
 
 def _handler_log(execution: Execution) -> Log:
     return log_for(task=execution.task, execution=execution.id, correlation=execution.correlation_id)
+
+
+def _callback_url(settings: Settings) -> str:
+    http = settings.http
+    return "" if http.public_url is None or http.callback_port is None else http.public_url
 
 
 def _in_url(host: str) -> str:

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from product_live_worker.model.errors import RegistryError, SettingsError
 from product_live_worker.model.handler import Handler
@@ -70,8 +71,15 @@ def _origin(plugin: EntryPoint) -> str:
     return f"{distribution}{plugin.value}"
 
 
+Connections = Mapping[str, Mapping[str, Any]]
+"""The sections `[connections.<name>]`, as they stand."""
+
+
 def assign(
-    tasks: Mapping[str, str], handlers: Mapping[str, Handler], sections: Mapping[str, TaskSettings]
+    tasks: Mapping[str, str],
+    handlers: Mapping[str, Handler],
+    sections: Mapping[str, TaskSettings],
+    connections: Connections = MappingProxyType({}),
 ) -> tuple[dict[str, ServedTask], tuple[str, ...]]:
     """Match the account's tasks (key → id) to handlers; gives those served, by key, and a line for each problem.
 
@@ -79,7 +87,7 @@ def assign(
     but never to one declared `explicit=True`.
     """
     if not sections:
-        return _by_name(tasks, handlers)
+        return _by_name(tasks, handlers, connections)
     served: dict[str, ServedTask] = {}
     problems: list[str] = []
     keys = {identifier: key for key, identifier in tasks.items()}
@@ -96,18 +104,18 @@ def assign(
         elif key in served:
             problems.append(f"the task {key!r} has two sections, one by its key and one by its id {tasks[key]!r}")
         else:
-            _add(served, problems, _Match(key, tasks[key], handler, section, name))
+            _add(served, problems, _Match(key, tasks[key], handler, section, name), connections)
     return served, tuple(problems)
 
 
 def _by_name(
-    tasks: Mapping[str, str], handlers: Mapping[str, Handler]
+    tasks: Mapping[str, str], handlers: Mapping[str, Handler], connections: Connections
 ) -> tuple[dict[str, ServedTask], tuple[str, ...]]:
     served: dict[str, ServedTask] = {}
     problems: list[str] = []
     for key, handler in handlers.items():
         if key in tasks and not handler.explicit:
-            _add(served, problems, _Match(key, tasks[key], handler, TaskSettings(), key))
+            _add(served, problems, _Match(key, tasks[key], handler, TaskSettings(), key), connections)
     return served, tuple(problems) if served or problems else (_nothing(tasks, handlers),)
 
 
@@ -120,12 +128,12 @@ class _Match(NamedTuple):
     """What the section is called."""
 
 
-def _add(served: dict[str, ServedTask], problems: list[str], match: _Match) -> None:
+def _add(served: dict[str, ServedTask], problems: list[str], match: _Match, connections: Connections) -> None:
     handler, section = match.handler, match.section
     try:
-        settings = handler.read_settings(section.settings)
+        settings, connection = read_for(match.name, handler, section, connections)
     except SettingsError as error:
-        problems += settings_problems(match.name, error)
+        problems += error.problems
         return
     served[match.key] = ServedTask(
         id=match.identifier,
@@ -136,12 +144,18 @@ def _add(served: dict[str, ServedTask], problems: list[str], match: _Match) -> N
         on_crash=section.on_crash or handler.on_crash,
         watch=section.watch,
         settings=settings,
+        connection=connection,
     )
 
 
-def settings_problems(section: str, error: SettingsError) -> list[str]:
-    """Name the settings of a handler as their writer knows them."""
-    return [f"tasks.{section}.settings.{problem}" for problem in error.problems]
+def read_for(name: str, handler: Handler, section: TaskSettings, connections: Connections) -> tuple[Any, Any]:
+    """Give a section's settings and the connection that they name, as the handler wants both; raises SettingsError."""
+    try:
+        settings = handler.read_settings(section.settings)
+    except SettingsError as error:
+        # Named as their writer knows them.
+        raise SettingsError(*(f"tasks.{name}.settings.{problem}" for problem in error.problems)) from None
+    return settings, handler.read_connection(settings, connections)
 
 
 def _nothing(tasks: Mapping[str, str], handlers: Mapping[str, Handler]) -> str:

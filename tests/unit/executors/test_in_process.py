@@ -267,7 +267,7 @@ def test_a_handler_is_found_by_its_module_and_name(module: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"isolation": "thread"}, "isolation is 'process' or left out; found 'thread'"),
+        ({"isolation": "thread"}, "isolation is 'process', 'dask' or left out; found 'thread'"),
         ({"memory_limit": "512MB"}, "memory_limit needs isolation='process'"),
         ({"isolation": "process", "memory_limit": "much"}, "found 'much'"),
         ({"isolation": "process", "memory_limit": True}, "found True"),

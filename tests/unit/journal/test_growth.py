@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.records import open_records
+from product_live_worker.model.action import Action
 from product_live_worker.model.execution import State
 from product_live_worker.model.window import Demand
 from support.journals import DONE, PLATFORM, add_reported, an_execution, in_state, opened
@@ -69,7 +70,7 @@ async def _life(path: Path, steps: Steps) -> None:
         with steps.of("show"):
             records.get("e1")
         with steps.of("redeliver"):
-            records.redeliver("e2")
+            records.act(Action(verb="redeliver", subject="e2", who="anna", at=1e9))
 
 
 async def _work(journal: Journal, steps: Steps) -> None:

@@ -135,6 +135,7 @@ def test_the_names_are_the_fixed_ones() -> None:
     kinds = dict(re.findall(rf"# TYPE {PREFIX}(\w+) (\w+)", text))
     assert {name: kind for name, kind in kinds.items() if not name.endswith("_created")} == {
         "polls_total": "counter",
+        "job_log_lines_total": "counter",
         "executions_total": "counter",
         "handler_seconds": "histogram",
         "claim_to_report_seconds": "histogram",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from product_live_worker.cli import check, executions, handlers, invoke, new, run, sandbox, tasks, version
+from product_live_worker.cli import check, executions, handlers, invoke, new, polling, run, sandbox, tasks, top, version
 
 app = typer.Typer(
     name="product-live-worker",
@@ -20,6 +20,9 @@ for command in (
     invoke.invoke,
     new.new,
     sandbox.sandbox,
+    polling.pause,
+    polling.resume,
+    top.top,
     version.version,
 ):
     app.command()(command)

@@ -18,7 +18,7 @@ from product_live_worker.model.errors import PlatformError
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.wire import Task as Definition
-from product_live_worker.settings import Settings, load
+from product_live_worker.settings import Settings, check_admin_token, load
 
 Finding = tuple[bool, str]
 """Whether it is well, and a sentence."""
@@ -30,6 +30,7 @@ def check(
     """Look whether `run` would work, and start nothing; exit 1 if it would not. Spends a request or two."""
     with errors_told():
         settings = load(config, os.environ)
+        check_admin_token(settings.http)
         handlers = registry.load()
         task_settings(settings, handlers)
         findings = list(_local(settings, handlers))
@@ -54,7 +55,9 @@ async def _remote(settings: Settings, handlers: dict[str, Handler]) -> list[Find
         except PlatformError as error:
             return [journal, (False, f"the platform does not answer as it should: {error}")]
     sections = task_settings(settings, handlers)
-    served, problems = registry.assign({task.key: task.id for task in definitions}, handlers, sections)
+    served, problems = registry.assign(
+        {task.key: task.id for task in definitions}, handlers, sections, settings.connections
+    )
     return [
         journal,
         (True, f"the key is accepted; the account has {len(definitions)} tasks"),

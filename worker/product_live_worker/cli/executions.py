@@ -1,4 +1,4 @@
-"""`executions`: list, show, redeliver, discard."""
+"""`executions`: list, show, redeliver, discard, cancel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from product_live_worker.cli.acting import Config, Who, Why, act
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import open_account
 from product_live_worker.journal.records import Record, open_records
@@ -20,7 +21,6 @@ from product_live_worker.model.execution import State
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.settings import Settings, load
 
-Config = Annotated[Path | None, typer.Option(help="The settings file.", show_default="PLW_CONFIG")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
 MOMENTS = ("claimed_at", "started_at", "settled_at", "reported_at")
@@ -84,23 +84,27 @@ def show(
 
 
 @app.command()
-def redeliver(execution: Id, config: Config = None) -> None:
+def redeliver(execution: Id, why: Why = "", who: Who = "", config: Config = None) -> None:
     """Send an UNDELIVERABLE result again."""
     with errors_told():
-        settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
-            records.redeliver(execution)
-    typer.echo(f"{execution} is SETTLED again; a running worker reports it within {settings.state.lease:g} s")
+        act("redeliver", execution, who=who, why=why, config=config)
+    typer.echo(f"{execution} is SETTLED again; a running worker takes it up within a second")
 
 
 @app.command()
-def discard(execution: Id, config: Config = None) -> None:
+def discard(execution: Id, why: Why = "", who: Who = "", config: Config = None) -> None:
     """Give up on a result that is UNDELIVERABLE or still to be reported; nothing is sent."""
     with errors_told():
-        settings = _settings(config)
-        with open_records(settings.state.url, platform=settings.api.base_url, to_write=True) as records:
-            records.discard(execution)
+        act("discard", execution, who=who, why=why, config=config)
     typer.echo(f"{execution} is closed; its result was not sent")
+
+
+@app.command()
+def cancel(execution: Id, why: Why = "", who: Who = "", config: Config = None) -> None:
+    """End one that is claimed or runs: its handler is cancelled, and FAILED with code `cancelled` is reported."""
+    with errors_told():
+        act("cancel", execution, who=who, why=why, config=config)
+    typer.echo(f"{execution} is ended by the worker that runs it, within a second")
 
 
 def _settings(config: Path | None, *, require_key: bool = False) -> Settings:

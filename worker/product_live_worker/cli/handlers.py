@@ -12,7 +12,7 @@ from pydantic import PydanticUserError
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
 
-RUNS = {"loop": "on the loop", "thread": "in a thread", "process": "in a process"}
+RUNS = {"loop": "on the loop", "thread": "in a thread", "process": "in a process", "dask": "on a Dask cluster"}
 
 
 def handlers(

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,8 @@ def invoke(
     raw = _read(source)
     with errors_told():
         installed = registry.load()
-        sections = load(config, os.environ, require_key=False).task_settings()
+        settings = load(config, os.environ, require_key=False)
+        sections = settings.task_settings()
     if task is not None and task not in sections:
         known = ", ".join(sorted(sections)) or "none"
         raise typer.BadParameter(f"the settings have no section [tasks.{task}]; found: {known}", param_hint="--task")
@@ -45,7 +47,8 @@ def invoke(
     chosen = installed[handler]
     chosen = replace(chosen, timeout=section.timeout or chosen.timeout)
     with errors_told():
-        outcome = anyio.run(run_alone, chosen, raw, section.settings)
+        run = partial(run_alone, chosen, raw, section.settings, connections=settings.connections)
+        outcome = anyio.run(run)
     typer.echo(json.dumps({"status": outcome.status.value, "output": outcome.output}, indent=2))
     raise typer.Exit(0 if outcome.status is Status.COMPLETED else 1)
 

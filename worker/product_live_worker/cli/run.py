@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,14 +22,19 @@ from product_live_worker import registry
 from product_live_worker import sandbox as platform
 from product_live_worker.cli.sandbox import new_world
 from product_live_worker.cli.told import errors_told, is_told
-from product_live_worker.daemon import LAST_REPORTS, Stop, open_daemon
+from product_live_worker.daemon import LAST_REPORTS, Daemon, Stop, open_daemon
+from product_live_worker.model.action import Action, Verb
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.handler import Handler
 from product_live_worker.sandbox.demo import TASK, Demo
-from product_live_worker.settings import Settings, Task, api_key, load
+from product_live_worker.settings import Settings, Task, check_admin_token, known_secrets, load
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry import log
 
+POLLING: dict[signal.Signals, Verb] = (
+    {} if sys.platform == "win32" else {signal.SIGUSR1: "pause", signal.SIGUSR2: "resume"}
+)
+"""What `kill -USR1` and `kill -USR2` ask for, of all tasks."""
 LEFT_ALONE = 5.0
 """Seconds after the end of the drain in which the process must be gone, whatever still runs in it."""
 
@@ -43,9 +49,10 @@ def run(
     """Run the worker until SIGTERM or SIGINT; a second signal does not wait for what still runs."""
     with errors_told():
         settings = load(config, os.environ, require_key=not sandbox)
+        check_admin_token(settings.http)
         handlers = registry.load()
         shown = "text" if demo and settings.log.format == "auto" else settings.log.format
-        log.configure(settings.log.level, shown, secrets=lambda: _secrets(settings))
+        log.configure(settings.log.level, shown, secrets=lambda: known_secrets(settings))
         for warning in settings.warnings():
             log.log_for().warning(warning)
         try:
@@ -66,7 +73,7 @@ def run(
 
 async def _run(settings: Settings, handlers: Mapping[str, Handler]) -> bool:
     stop = Stop()
-    async with open_daemon(settings, handlers) as daemon, _signals(stop, settings.drain.timeout):
+    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop):
         await daemon.run(stop, Notifier.from_environment())
     return True
 
@@ -86,7 +93,7 @@ async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], d
 async def _demonstrate(settings: Settings, handlers: Mapping[str, Handler], demo: Demo) -> bool:
     seconds = _demo_seconds(os.environ.get("DEMO_SECONDS"))
     stop = Stop()
-    async with open_daemon(settings, handlers) as daemon, _signals(stop, settings.drain.timeout):
+    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop):
         address = f"http://127.0.0.1:{daemon.port}"
         typer.echo(f"look: {address}/ and {address}/status — executions of {TASK!r} arrive now; Ctrl-C ends it\n")
 
@@ -121,19 +128,23 @@ def _in_sandbox(settings: Settings, tasks: Mapping[str, Task], url: str, key: st
 
 
 @asynccontextmanager
-async def _signals(stop: Stop, drain: float) -> AsyncIterator[None]:
-    """Translate signals, here and nowhere else: the first asks for the drain, the second leaves at once."""
+async def _signals(daemon: Daemon, stop: Stop) -> AsyncIterator[None]:
+    """Translate signals, here and nowhere else: the first to end asks for the drain, the second leaves at once."""
     if sys.platform == "win32":
         yield
         return
 
     async def listen() -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *POLLING) as signals:
             async for number in signals:
+                if (verb := POLLING.get(number)) is not None:
+                    who = f"signal {signal.Signals(number).name}"
+                    listening.start_soon(daemon.act, Action(verb=verb, who=who, at=time.time()))
+                    continue
                 if stop.requested.is_set():
                     os._exit(0)
                 stop.request(signal.Signals(number).name)
-                _leave_after(drain + LAST_REPORTS + LEFT_ALONE)
+                _leave_after(daemon.settings.drain.timeout + LAST_REPORTS + LEFT_ALONE)
 
     async with anyio.create_task_group() as listening:
         listening.start_soon(listen)
@@ -153,12 +164,3 @@ def _demo_seconds(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         raise SettingsError(f"DEMO_SECONDS: found {text!r}; allowed is a number of seconds") from None
-
-
-def _secrets(settings: Settings) -> tuple[str, ...]:
-    # A short one is a word that lines are made of; the address itself is shown nowhere.
-    passwords = tuple(password for password in settings.state.passwords if len(password) >= 8)
-    try:
-        return (api_key(settings.api), *passwords)
-    except SettingsError:
-        return passwords

@@ -189,7 +189,7 @@ def _rows(
     definitions: list[Task], settings: Settings, handlers: Mapping[str, Handler]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     ids = {task.key: task.id for task in definitions}
-    served, problems = registry.assign(ids, handlers, task_settings(settings, handlers))
+    served, problems = registry.assign(ids, handlers, task_settings(settings, handlers), settings.connections)
     schedule = new_schedule(settings, chance=random.random)
     schedule.serve(served)
     waits = schedule.waits()

@@ -32,12 +32,14 @@ async def run_alone(
     raw: Any,
     settings: Mapping[str, Any] | None = None,
     *,
+    connections: Mapping[str, Mapping[str, Any]] | None = None,
     execution_id: str = "alone",
     adapt: Callable[[Context], Context] = lambda context: context,
 ) -> Outcome:
     """Run the handler on an input as the platform sends it, and give the Outcome that would be reported.
 
-    `settings` is the section of the task's settings; raises SettingsError when the handler cannot use it.
+    `settings` is the section of the task's settings, `connections` are those of all connections; raises SettingsError
+    when the handler cannot use them.
     """
     processes = InProcess()
     read = handler.read_settings(settings or {})
@@ -49,6 +51,7 @@ async def run_alone(
         log=log_for(task=handler.name, execution=execution_id),
         settings=read,
         directory=base / "work",
+        connection=handler.read_connection(read, connections or {}),
     )
     # Whoever runs it may know better where checkpoints and log lines go.
     context = adapt(context)
@@ -58,6 +61,8 @@ async def run_alone(
             "loop": OnLoop(resources),
             "thread": InThread(resources),
             "process": processes,
+            # No cluster is needed to try a handler: the process is the same, only here.
+            "dask": processes,
         }
         try:
             return await perform(

@@ -37,11 +37,11 @@ KILL_ME_FIRST = "500"
 def main(parent: int) -> None:
     """Serve the worker with the process id `parent` until it closes the pipe, or is gone."""
     _die_with(parent)
-    pipe = _Pipe.take_over()
+    pipe = Pipe.take_over()
     anyio.run(_serve, pipe)
 
 
-async def _serve(pipe: _Pipe) -> None:
+async def _serve(pipe: Pipe) -> None:
     # There is nobody here whom an opening could hold up; what wants the main thread, as handlers do, has it.
     async with Resources(in_threads=False) as resources:
         while (execution := await anyio.to_thread.run_sync(pipe.executions.get)) is not None:
@@ -55,7 +55,7 @@ async def _serve(pipe: _Pipe) -> None:
     os._exit(0)
 
 
-async def _run(pipe: _Pipe, execution: dict[str, Any], resources: Resources) -> Outcome:
+async def _run(pipe: Pipe, execution: dict[str, Any], resources: Resources) -> Outcome:
     def failed(error: BaseException) -> None:
         pipe.say(do="failed", traceback="".join(traceback.format_exception(error)))
 
@@ -105,8 +105,8 @@ def _at_once(verb: Verb, argument: Any) -> Any:
 
 
 @dataclass(eq=False)
-class _Pipe:
-    """The way to the worker, and back."""
+class Pipe:
+    """The way from a process to the worker, and back."""
 
     source: BinaryIO
     sink: BinaryIO
@@ -117,7 +117,7 @@ class _Pipe:
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def take_over(cls) -> _Pipe:
+    def take_over(cls) -> Pipe:
         """Keep stdin and stdout for the worker alone: what a handler prints goes the way of its errors."""
         # Duplicates are not inherited by what a handler starts.
         pipe = cls(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
@@ -173,7 +173,7 @@ class _Pipe:
 class _Log:
     """The log of a context; its lines are written by the worker."""
 
-    pipe: _Pipe
+    pipe: Pipe
 
     def debug(self, event: str, **fields: Any) -> None:
         self._say("debug", event, fields)
@@ -198,7 +198,7 @@ class _Log:
 class _Adopted(logging.Handler):
     """Sends lines of the standard logging the same way."""
 
-    def __init__(self, pipe: _Pipe) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         super().__init__()
         self._log = _Log(pipe)
 

@@ -74,6 +74,10 @@ class InThread:
         """Count the task's threads that run on after their deadline."""
         return sum(call.task == task for call in self._overdue if call.runs)
 
+    def trouble(self) -> str:
+        """Nothing stands in the way: threads are here."""
+        return ""
+
     def stuck(self) -> int:
         """Count all threads that run on after their deadline."""
         return sum(call.runs for call in self._overdue)

@@ -66,14 +66,28 @@ class Work:
         return _completed(self.handler, result, self.max_output)
 
 
+class HandlerLost(Exception):
+    """The place where a handler ran was lost, by no fault of its own; `outcome` is what is left to say of it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
 class Executor(Protocol):
     """A way to run handlers."""
 
     async def run(self, work: Work) -> Outcome:
-        """Run the handler and give its Outcome; when the caller is cancelled, so is the handler, if it can be."""
+        """Run the handler and give its Outcome; when the caller is cancelled, so is the handler, if it can be.
+
+        Raises HandlerLost where it runs elsewhere, and that place is lost.
+        """
 
     def overdue(self, task: str) -> int:
         """Count the task's calls that run on although they were given up."""
+
+    def trouble(self) -> str:
+        """Say why nothing can be run just now; nothing is claimed meanwhile. Empty when all is well."""
 
 
 async def perform(
@@ -88,7 +102,8 @@ async def perform(
 ) -> Outcome:
     """Run the handler on its raw input, within `timeout` seconds, in the way it asks for; gives the Outcome.
 
-    Raises nothing but the caller's own cancellation. `failed` hears of an exception that escaped the handler.
+    Raises nothing but the caller's own cancellation, and HandlerLost. `failed` hears of an exception that escaped the
+    handler.
     """
     work = Work(handler=handler, raw=raw, context=context, max_output=max_output, failed=failed)
     with anyio.move_on_after(timeout):

@@ -73,8 +73,10 @@ class Resources:
         return {name: await self._get(name, wanted, context) for name, wanted in handler.resources.items()}
 
     async def _get(self, name: str, wanted: Resource, context: Context) -> Any:
-        # What is opened by a task's settings is that task's; anything else is everybody's.
-        key = (wanted.open, context.task if wanted.takes_settings else "")
+        # By a task's settings it is that task's, by a connection it is the connection's; anything else is everybody's.
+        given = context.settings if wanted.connection is None else context.connection
+        whose = context.task if wanted.connection is None else f"connection {context.settings.connection}"
+        key = (wanted.open, whose if wanted.takes_settings else "")
         slot = self._slots.setdefault(key, _Slot(name))
         async with slot.opening:
             if not slot.is_open:
@@ -83,7 +85,7 @@ class Resources:
                 slot.unwanted, slot.closed = anyio.Event(), anyio.Event()
                 try:
                     # Where the caller's deadline is over first, the opening is cancelled with it.
-                    await self._group.start(self._keep, slot, wanted, context.settings)
+                    await self._group.start(self._keep, slot, wanted, given)
                 except anyio.get_cancelled_exc_class():
                     raise
                 except Exception as error:

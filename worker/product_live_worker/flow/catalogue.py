@@ -13,7 +13,7 @@ from product_live_worker.model.execution import OnCrash
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.product_live.client import Client
-from product_live_worker.registry import assign
+from product_live_worker.registry import Connections, assign
 from product_live_worker.telemetry.events import Emit, TasksServed, TimeoutShortened
 
 REFRESH = 600.0
@@ -43,6 +43,7 @@ class Catalogue:
         client: Client,
         handlers: Mapping[str, Handler],
         sections: Mapping[str, TaskSettings],
+        connections: Connections,
         *,
         platform: str,
         on_change: Callable[[], None],
@@ -56,6 +57,7 @@ class Catalogue:
         self._client = client
         self._handlers = handlers
         self._sections = sections
+        self._connections = connections
         self._platform = platform
         self._on_change = on_change
         self._emit = emit
@@ -73,7 +75,8 @@ class Catalogue:
 
     async def _refresh(self) -> None:
         definitions = await self._client.list_tasks()
-        assigned, problems = assign({task.key: task.id for task in definitions}, self._handlers, self._sections)
+        known = {task.key: task.id for task in definitions}
+        assigned, problems = assign(known, self._handlers, self._sections, self._connections)
         waits = {task.key: task.longest_wait for task in definitions}
         served = {key: replace(task, platform_timeout=waits[key]) for key, task in assigned.items()}
         first = not self.loaded.is_set()

@@ -7,13 +7,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
-from product_live_worker.executors.perform import Executor, perform
+from product_live_worker.executors.perform import Executor, HandlerLost, perform
 from product_live_worker.executors.workdirs import Workdirs
 from product_live_worker.flow.backoff import Outage
+from product_live_worker.flow.verbs import verbs_for
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.context import Context, Log, Verb
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
@@ -46,10 +47,12 @@ class Dispatcher:
         log_for: Callable[[Execution], Log],
         verbs: Callable[[Execution, Path, Log], Mapping[str, Verb]],
         emit: Emit,
+        callback_url: str = "",
     ) -> None:
         """`max_output` is in bytes of JSON; `log_for` gives the log that a handler writes to.
 
-        `verbs` gives what the worker does for the handler of an execution beside saving checkpoints.
+        `verbs` gives what the worker does for the handler of an execution beside the journal's own.
+        `callback_url` is where others reach the listener for callbacks, if there is one.
         """
         self._journal = journal
         self._tasks = tasks
@@ -59,10 +62,12 @@ class Dispatcher:
         self._log_for = log_for
         self._verbs = verbs
         self._emit = emit
+        self._callback_url = callback_url
         self.trouble = Outage("writing the journal", emit)
         self._intake = anyio.CancelScope()
         self._running: dict[str, anyio.CancelScope] = {}
         self._held_at: dict[str, float] = {}
+        self._ended: dict[str, str] = {}
 
     async def run(self) -> None:
         """Run handlers until `stop`; then end those that still run."""
@@ -83,10 +88,20 @@ class Dispatcher:
         """Take in nothing more and end what runs: FAILED `cancelled`, or left for the next start to rerun."""
         self._intake.cancel()
 
-    def cancel(self, execution_id: str) -> None:
-        """End one that runs; what becomes of its row is decided already."""
+    def cancel(self, execution_id: str, status: str) -> None:
+        """End one that the platform has ended with this status; what becomes of its row is decided already."""
         if (scope := self._running.get(execution_id)) is not None:
+            self._ended[execution_id] = status
             scope.cancel()
+
+    async def end(self, execution_id: str, outcome: Outcome) -> None:
+        """End one that is claimed or runs, with this outcome: whoever asks for it wants no rerun."""
+        execution = self._journal.get(execution_id)
+        if execution is None or execution.state not in IN_HAND:
+            return
+        ran = 0.0 if execution.started_at is None else max(0.0, time.time() - execution.started_at)
+        if await self._settle(execution, outcome, handler_seconds=ran):
+            self.cancel(execution_id, "CANCELED")
 
     def abandon(self) -> None:
         """End everything that runs, and settle none of it: the rows are another worker's by now."""
@@ -96,8 +111,14 @@ class Dispatcher:
     def free(self, task: str) -> int:
         """Count the task's free slots: its concurrency less what is in hand and what ignores its deadline."""
         served = self._tasks[task]
-        overdue = self._executors[served.handler.isolation].overdue(task)
-        return served.concurrency - self._journal.in_hand(task) - overdue
+        executor = self._executors[served.handler.isolation]
+        if executor.trouble():
+            return 0
+        return served.concurrency - self._journal.in_hand(task) - executor.overdue(task)
+
+    def without_place(self, task: str) -> str:
+        """Say why the task's handler cannot be run just now; empty when it can."""
+        return self._executors[self._tasks[task].handler.isolation].trouble()
 
     def late(self) -> float:
         """Give how long a claimed execution has not been started although nothing stands in its way, in seconds."""
@@ -127,15 +148,23 @@ class Dispatcher:
                 scope.cancel()
             try:
                 repeated = await self._repeated(execution)
-                execution = await self._written(lambda: self._journal.start(execution))
+                repetition = self._repetition(execution, repeated)
+                inherited = repeated.checkpoint if repeated else None
+                execution = await self._written(lambda: self._journal.start(execution, inherited))
                 started = time.monotonic()
-                outcome = repeated or await self._perform(execution, task, directory)
+                outcome = repetition or await self._perform(execution, task, directory)
             except IllegalTransition:
                 # Another worker holds the row by now: it is theirs to end.
                 return
+            except HandlerLost as lost:
+                if task.on_crash == "rerun":
+                    await self._again(execution)
+                    return
+                outcome = lost.outcome
             finally:
                 del self._running[execution.id]
                 self._held_at.pop(execution.id, None)
+                self._ended.pop(execution.id, None)
         if scope.cancelled_caught:
             if self._journal.get(execution.id) is None:
                 return
@@ -159,9 +188,10 @@ class Dispatcher:
             settings=task.settings,
             idempotency_key=execution.idempotency_key,
             checkpoint=execution.checkpoint,
+            connection=task.connection,
             directory=directory,
             verbs={
-                "save_checkpoint": lambda checkpoint: self._save_checkpoint(execution, checkpoint),
+                **verbs_for(self._journal, execution, ended=self._ended.get, callback_url=self._callback_url),
                 **self._verbs(execution, directory, log),
             },
         )
@@ -175,46 +205,56 @@ class Dispatcher:
             failed=lambda error: self._emit(HandlerFailed(**about(execution), error=error)),
         )
 
-    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> None:
+    async def _settle(self, execution: Execution, outcome: Outcome, *, handler_seconds: float = 0.0) -> bool:
         try:
             await self._journal.settle(execution, outcome)
         except IllegalTransition:
-            return
+            return False
         self._emit(
             ExecutionSettled(
                 **about(execution),
                 status=outcome.status.value,
                 code=outcome.code,
+                message=outcome.message,
                 handler_seconds=handler_seconds,
             )
         )
+        return True
 
-    async def _repeated(self, execution: Execution) -> Outcome | None:
-        """Give the outcome of what this execution repeats, if its handler wants to know; None to run it."""
+    def _repetition(self, execution: Execution, earlier: Execution | None) -> Outcome | None:
+        """Give the outcome of an execution that repeats this earlier one; None to run it."""
+        if earlier is None:
+            return None
+        if execution.on_repeat == "refuse":
+            return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
+        return earlier.outcome if earlier.ended is Status.COMPLETED else None
+
+    async def _repeated(self, execution: Execution) -> Execution | None:
+        """Find what this execution repeats, if its handler wants to know, once it is over or counts as it is."""
         if execution.on_repeat == "run" or execution.checkpoint is not None:
             return None
         # Whether it may run is known only once the journal can be asked.
         while (earlier := await self._written(lambda: self._journal.earlier(execution))) is not None:
             done = earlier.ended is Status.COMPLETED
-            if not done and earlier.state not in IN_HAND:
-                return None
+            over = earlier.state not in IN_HAND
             if execution.on_repeat == "refuse":
-                return Outcome.failed("repeated", REPEATED.format(earlier=earlier.id))
-            if done:
-                return earlier.outcome
+                return earlier if done or not over else None
+            if over:
+                return earlier
             self._held_at[execution.id] = self._journal.now()
             with anyio.move_on_after(LOOK_AGAIN):
                 await self._journal.changed()
         return None
 
-    async def _save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._journal.save_checkpoint(execution, checkpoint)
-
     async def _left_for_the_next(self, execution: Execution) -> None:
         # An orderly end is no crash: CLAIMED again, it does not count as one.
         with contextlib.suppress(JournalUnwritable, IllegalTransition):
             await self._journal.rerun(execution)
+
+    async def _again(self, execution: Execution) -> None:
+        # No crash of ours, and none to be counted: it waits for its place, with its last checkpoint.
+        with contextlib.suppress(IllegalTransition):
+            await self._written(lambda: self._journal.rerun(execution))
 
     async def _written(self, verb: Callable[[], Awaitable[Result]]) -> Result:
         while True:

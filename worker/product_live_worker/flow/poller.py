@@ -11,6 +11,7 @@ import anyio
 from product_live_worker.flow.backoff import FIRST, Outage
 from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.journal.journal import Journal
+from product_live_worker.model.action import ALL
 from product_live_worker.model.errors import KeyRefused, PlatformError
 from product_live_worker.model.execution import Execution, correlation_id, idempotency_key
 from product_live_worker.model.task import ServedTask
@@ -54,7 +55,7 @@ class Poller:
         self._journal = journal
         self._schedule = schedule
         self._tasks = tasks
-        self._capacity = capacity
+        self._free = capacity
         self._emit = emit
         self._now = now
         self.not_before = -math.inf
@@ -92,6 +93,8 @@ class Poller:
 
     def paused(self) -> str:
         """Say why nothing at all is polled just now, or give an empty text."""
+        if pause := self._journal.board.paused(ALL):
+            return pause.told()
         if self._journal.trouble:
             return f"nothing can be claimed that cannot be written down: {self._journal.trouble}"
         waiting = self._journal.reports_waiting()
@@ -117,6 +120,15 @@ class Poller:
         """Look again at what may be polled: capacity or the tasks have changed."""
         self._wakened.set()
         self._wakened = anyio.Event()
+
+    def resume(self) -> None:
+        """Look again after a pause; what could not be polled in it is not late by that."""
+        self._started_at = self._now()
+        self._due_since = None
+        self.wake()
+
+    def _capacity(self, task: str) -> int:
+        return 0 if self._journal.board.paused(task) else self._free(task)
 
     def _promised(self) -> list[float]:
         return self._schedule.promised(self._now(), self._capacity)

@@ -51,6 +51,7 @@ class Recovery:
         self._emit = emit
         self._chance = chance
         self._outage = Outage("recovery", emit)
+        self._wanted = anyio.Event()
 
     async def run(self) -> None:
         """Look for rows of dead processes, at once and then regularly, until cancelled."""
@@ -64,7 +65,13 @@ class Recovery:
                     # Each by itself: one that the platform cannot read just now is not in the way of the others.
                     deciding.start_soon(self._decide, execution)
                 # Not later than a lease ends: whoever is gone then is taken over at once.
-                await anyio.sleep(min(self._every, self._journal.look_again_in + SOON))
+                with anyio.move_on_after(min(self._every, self._journal.look_again_in + SOON)):
+                    await self._wanted.wait()
+                self._wanted = anyio.Event()
+
+    def hurry(self) -> None:
+        """Look now: a row has just been given up for whoever takes it."""
+        self._wanted.set()
 
     async def _decide(self, execution: Execution) -> None:
         # What to do with it is the handlers' word; reports that were left are under way already.

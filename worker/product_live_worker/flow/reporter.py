@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from functools import partial
@@ -60,14 +61,13 @@ class Reporter:
             await self._journal.changed()
 
     async def _deliver(self, execution: Execution) -> None:
-        while True:
-            try:
-                return await self._send(execution)
-            except PlatformError as error:
-                execution = await self._postpone(execution, error)
-            except IllegalTransition:
-                # Another worker has taken it over, and reports it; or a person has decided otherwise.
-                return None
+        # Another worker may take it over, and report it; or a person may decide otherwise.
+        with contextlib.suppress(IllegalTransition):
+            while True:
+                try:
+                    return await self._send(execution)
+                except PlatformError as error:
+                    execution = await self._postpone(execution, error)
 
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)

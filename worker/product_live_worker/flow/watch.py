@@ -33,11 +33,11 @@ class Watch:
         tasks: Mapping[str, ServedTask],
         *,
         ready: anyio.Event,
-        cancel: Callable[[str], None],
+        cancel: Callable[[str, str], None],
         emit: Emit,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ready` is set when `tasks` are known; `cancel` ends the handler of an execution; `now` is any clock."""
+        """`ready` is set when `tasks` are known; `cancel` ends one that has this status; `now` is any clock."""
         self._client = client
         self._journal = journal
         self._tasks = tasks
@@ -88,5 +88,5 @@ class Watch:
         except IllegalTransition:
             # It has just ended by itself: its report will be told.
             return
-        self._cancel(execution.id)
+        self._cancel(execution.id, found.status)
         self._emit(ExecutionUnwanted(**about(execution), status=found.status))

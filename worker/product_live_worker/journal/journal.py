@@ -18,8 +18,11 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from product_live_worker.journal.board import Board
+from product_live_worker.journal.callbacks import Callbacks
 from product_live_worker.journal.database import open_database
 from product_live_worker.journal.holders import new_holder
+from product_live_worker.journal.key_leases import KeyLeases
 from product_live_worker.journal.leases import Leases, Living
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
@@ -104,6 +107,8 @@ class Journal:
         On a `shared` database a whole fleet may have been cut off from it: nobody is taken over for a lease after that.
         """
         self.ledger = ledger
+        self.key_leases = KeyLeases(writer, platform)
+        self.callbacks = Callbacks(writer, platform)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
@@ -118,6 +123,8 @@ class Journal:
         self.well_since = -math.inf
         """When the last trouble began or ended, on the clock `now`."""
         self.now = now
+        self.board = Board(self._do, platform, leases)
+        """What operators have asked for."""
         self._writer = writer
         self._leases = leases
         self._platform = platform
@@ -135,6 +142,7 @@ class Journal:
         self._advancing: Counter[str] = Counter()
         self._reported: dict[str, Outcome] = {}
         self._in_hand: Counter[str] = Counter()
+        self._states: Counter[State] = Counter()
         self._fresh: dict[State, deque[str]] = {State.CLAIMED: deque(), State.SETTLED: deque()}
         self._changed = anyio.Event()
 
@@ -156,6 +164,10 @@ class Journal:
         """Count all CLAIMED and RUNNING executions."""
         return self._in_hand.total()
 
+    def count(self, state: State) -> int:
+        """Count the executions in this state, of those that are not reported yet."""
+        return self._states[state]
+
     def unreported(self) -> int:
         """Count the executions that still owe the platform a report."""
         return len(self._open)
@@ -166,6 +178,8 @@ class Journal:
 
     def reached(self, state: State) -> Iterable[tuple[str, float]]:
         """Give the executions in this state, and since when this process has them there, on the clock `now`."""
+        if not self._states[state]:
+            return []
         return [(one.id, self._reached[one.id][state]) for one in self._open.values() if one.state is state]
 
     def spent(self, execution: Execution) -> Spent:
@@ -240,9 +254,13 @@ class Journal:
             self._remember(self._reopened(known))
         return known or execution, known is None
 
-    async def start(self, execution: Execution) -> Execution:
-        """CLAIMED → RUNNING; raises JournalUnwritable, since a start that is not written down could happen twice."""
-        return await self._advance(execution.id, State.RUNNING, of=(State.CLAIMED,), started_at=time.time())
+    async def start(self, execution: Execution, inherited: dict[str, Any] | None = None) -> Execution:
+        """CLAIMED → RUNNING; raises JournalUnwritable, since a start that is not written down could happen twice.
+
+        `inherited` is the checkpoint of the execution that this one repeats.
+        """
+        begun: dict[str, Any] = {"started_at": time.time(), "checkpoint": execution.checkpoint or inherited}
+        return await self._advance(execution.id, State.RUNNING, of=(State.CLAIMED,), **begun)
 
     async def save_checkpoint(self, execution: Execution, checkpoint: dict[str, Any]) -> Execution:
         """RUNNING stays RUNNING, and what a crash would repeat begins here; raises JournalUnwritable."""
@@ -288,6 +306,12 @@ class Journal:
         step = lambda connection: connection.execute(_EARLIER, this | repeated).one_or_none()  # noqa: E731 (one line)
         row = await self._do(step, writes=False)
         return None if row is None else from_row(row)
+
+    def let_go(self, execution_id: str) -> None:
+        """Forget an outcome that still waits here to be reported: a person has closed its row."""
+        held = self._open.get(execution_id)
+        if held is not None and held.state is State.SETTLED:
+            self._drop(execution_id)
 
     # The verbs of a holder
 
@@ -497,7 +521,7 @@ class Journal:
     def _blanks(self, execution: Execution) -> dict[str, None]:
         if execution.state is not State.REPORTED or self._keep_payloads:
             return {}
-        blank = ("input", "checkpoint") if execution.on_repeat == "adopt" else ("input", "checkpoint", "output")
+        blank = ("input",) if execution.on_repeat == "adopt" else ("input", "checkpoint", "output")
         return dict.fromkeys(blank)
 
     def _reopened(self, known: Execution) -> Execution:
@@ -515,14 +539,15 @@ class Journal:
 
     def _remember(self, execution: Execution) -> None:
         before = self._open.get(execution.id)
-        if before is not None and before.state in IN_HAND:
-            self._in_hand[before.task] -= 1
+        if before is not None:
+            self._states[before.state] -= 1
+            self._in_hand[before.task] -= before.state in IN_HAND
         if execution.state in CLOSED:
             self._open.pop(execution.id, None)
         else:
             self._open[execution.id] = execution
-        if execution.state in IN_HAND:
-            self._in_hand[execution.task] += 1
+            self._states[execution.state] += 1
+            self._in_hand[execution.task] += execution.state in IN_HAND
         moved = before is None or before.state is not execution.state
         if execution.state in CLOSED:
             self._reached.pop(execution.id, None)
@@ -535,8 +560,9 @@ class Journal:
     def _drop(self, execution_id: str) -> None:
         lost = self._open.pop(execution_id, None)
         self._reached.pop(execution_id, None)
-        if lost is not None and lost.state in IN_HAND:
-            self._in_hand[lost.task] -= 1
+        if lost is not None:
+            self._states[lost.state] -= 1
+            self._in_hand[lost.task] -= lost.state in IN_HAND
         self._unwritten.pop(execution_id, None)
         self._wake()
 

@@ -70,6 +70,12 @@ class Leases:
         rows = connection.execute(self._living).all()
         return Living(tuple(row.holder for row in rows if row.left > 0), rows[0].at, rows[0].revision)
 
+    def left(self, connection: Connection) -> list[tuple[str, float]]:
+        """Give each holder of this platform with the seconds left of its lease; of one that ended, less than 0."""
+        rows = connection.execute(self._of.where(holders.c.platform == self._platform)).all()
+        here = self._database.clock.boot
+        return [(row.holder, row.left if row.boot == here else -self.seconds) for row in rows]
+
     def gone(
         self, connection: Connection, candidates: Collection[str], *, locked: bool = False
     ) -> tuple[list[str], float]:

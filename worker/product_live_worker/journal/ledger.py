@@ -94,6 +94,11 @@ class JournalLedger:
             del self._known[number]
         return len(self._known)
 
+    def frees_in(self) -> float | None:
+        """See Ledger."""
+        held = self.used() and [free_at for _, free_at in self._known.values()]
+        return min(held) - self.now() if held else None
+
     def _look_and_take(self, connection: Connection, demand: Demand) -> int | float:
         while True:
             rows = connection.execute(self._look).all()

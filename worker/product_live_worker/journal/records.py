@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, select
 from sqlalchemy.exc import DBAPIError
 
+from product_live_worker.journal import actions
 from product_live_worker.journal.database import open_existing
 from product_live_worker.journal.tables import IS_OPEN, executions
-from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
+from product_live_worker.model.action import Action
+from product_live_worker.model.errors import JournalUnwritable
 from product_live_worker.model.execution import State
-
-NOBODY = ""
-"""The holder of a row that any worker may take over."""
-DISCARDED = "discarded by hand"
 
 Record = dict[str, Any]
 """A row of the journal, by the names of its columns."""
@@ -28,6 +26,7 @@ class Records:
 
     def __init__(self, engine: Engine, platform: str) -> None:
         self._engine = engine
+        self._platform = platform
         self._here = executions.c.platform == platform
 
     def find(
@@ -54,15 +53,21 @@ class Records:
             ).one_or_none()
         return None if row is None else _record(row, payloads=True)
 
-    def redeliver(self, execution_id: str) -> None:
-        """UNDELIVERABLE → SETTLED: a running worker reports it again within a lease, or else the next start does."""
-        again = {"state": State.SETTLED.value, "holder": NOBODY, "attempts": 0, "trouble": ""}
-        self._move(execution_id, (State.UNDELIVERABLE,), again)
+    def act(self, action: Action) -> None:
+        """Do what is asked, and keep it with who, when and why; the workers on the journal see it within a second.
 
-    def discard(self, execution_id: str) -> None:
-        """UNDELIVERABLE or SETTLED → REPORTED without a report: nobody waits for it any more."""
-        gone = {"state": State.REPORTED.value, "trouble": DISCARDED, "input": None, "output": None, "checkpoint": None}
-        self._move(execution_id, (State.UNDELIVERABLE, State.SETTLED), {**gone, "reported_at": time.time()})
+        Raises IllegalTransition for what cannot be done.
+        """
+        try:
+            with self._engine.begin() as connection:
+                actions.act(connection, self._platform, action)
+        except DBAPIError as error:
+            raise JournalUnwritable(f"the journal cannot be written: {error.orig}") from error
+
+    def pauses(self) -> list[Action]:
+        """Give the pauses that hold."""
+        with self._read() as connection:
+            return actions.in_force(connection, self._platform, time.time())
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -71,19 +76,6 @@ class Records:
                 yield connection
         except DBAPIError as error:
             raise JournalUnwritable(f"the journal cannot be read: {error.orig}") from error
-
-    def _move(self, execution_id: str, states: tuple[State, ...], values: Record) -> None:
-        allowed = executions.c.state.in_([state.value for state in states])
-        step = update(executions).where(self._here, executions.c.id == execution_id, allowed).values(**values)
-        try:
-            with self._engine.begin() as connection:
-                moved = connection.execute(step).rowcount
-        except DBAPIError as error:
-            raise JournalUnwritable(f"the journal cannot be written: {error.orig}") from error
-        if not moved:
-            found = self.get(execution_id)
-            state = "not in the journal" if found is None else found["state"]
-            raise IllegalTransition(f"execution {execution_id} is {state}; it must be {' or '.join(states)}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from product_live_worker.model.execution import Execution, Outcome, State, Status
+from product_live_worker.model.explain import shorten
 
 _PLAIN = frozenset(field.name for field in fields(Execution)) - {"input", "outcome", "ended", "checkpoint", "state"}
 
@@ -27,8 +28,13 @@ def to_row(execution: Execution) -> dict[str, Any]:
 def outcome_columns(outcome: Outcome | None) -> dict[str, Any]:
     """Give the columns that an outcome fills."""
     if outcome is None:
-        return {"status": None, "output": None}
-    return {"status": outcome.status.value, "output": json.dumps(outcome.output)}
+        return {"status": None, "output": None, "code": None, "message": None}
+    return {
+        "status": outcome.status.value,
+        "output": json.dumps(outcome.output),
+        "code": _text(outcome.code),
+        "message": _text(outcome.message),
+    }
 
 
 def from_row(row: Row[Any]) -> Execution:
@@ -42,3 +48,8 @@ def from_row(row: Row[Any]) -> Execution:
         outcome=outcome,
         ended=None if row.status is None else Status(row.status),
     )
+
+
+def _text(said: str) -> str | None:
+    # Half a character could not be written; what a handler says beside its message may be of any length.
+    return shorten(said.encode("utf-8", "backslashreplace").decode()) if said else None

@@ -38,11 +38,16 @@ executions = Table(
     Column("input", Text, comment="JSON; blank once reported"),
     Column("status", Text),
     Column("output", Text, comment="JSON; blank once reported"),
+    Column("code", Text, comment="of a failure; it stays when the output is blanked, as the message does"),
+    Column("message", Text),
     Column("correlation_id", Text),
     Column("idempotency_key", Text, nullable=False),
     Column("checkpoint", Text, comment="JSON"),
     Column(
-        "on_repeat", Text, nullable=False, comment="what a repeat of it under a new id does; adopt keeps its output"
+        "on_repeat",
+        Text,
+        nullable=False,
+        comment="what a repeat of it under a new id does; adopt keeps output and checkpoint",
     ),
     Column("crashes", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
@@ -56,11 +61,13 @@ executions = Table(
 IS_REPORTED = executions.c.state == literal_column("'REPORTED'")
 IS_OPEN = executions.c.state != literal_column("'REPORTED'")
 """Written out, not bound: only in these words does a query find the index that has just these rows."""
+IS_FAILED = executions.c.status == literal_column("'FAILED'")
 # A million reported rows must cost an open one nothing.
 _BY_HOLDER, _BY_END = (executions.c.platform, executions.c.holder), (executions.c.platform, executions.c.reported_at)
 PARTIAL = {
     Index("executions_open", *_BY_HOLDER, sqlite_where=IS_OPEN): IS_OPEN,
     Index("executions_reported", *_BY_END, sqlite_where=IS_REPORTED): IS_REPORTED,
+    Index("executions_failed", executions.c.platform, executions.c.number, sqlite_where=IS_FAILED): IS_FAILED,
 }
 """The indexes that have some rows only. Here the condition is in SQLite's dialect alone: PostgreSQL's would be imported
 for it at each start, and takes 100 ms; postgres.py adds it."""
@@ -87,3 +94,51 @@ slots = Table(
     Column("free_at", Double, nullable=False, comment="seconds of that clock"),
 )
 Index("slots_free_at", slots.c.platform, slots.c.free_at)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("platform", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="a task's key, an execution's id, or nothing: all tasks"),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double, comment="when a pause ends by itself"),
+    Column("in_force", Integer, nullable=False, comment="1: a pause that nobody has ended"),
+    # Workers know by the number what they have seen: one is never used again.
+    sqlite_autoincrement=True,
+)
+IS_IN_FORCE = actions.c.in_force == literal_column("1")
+Index("actions_number", actions.c.platform, actions.c.number)
+PARTIAL[Index("actions_in_force", actions.c.platform, sqlite_where=IS_IN_FORCE)] = IS_IN_FORCE
+
+key_leases = Table(
+    "key_leases",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("execution", Text, nullable=False, comment="who has it, for as long as that one is CLAIMED or RUNNING"),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False, comment="of the executions it is for: a retry has the same"),
+    Column("secret", Text, nullable=False),
+    UniqueConstraint("platform", "task", "idempotency_key"),
+)
+
+callback_bodies = Table(
+    "callback_bodies",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("callback", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+)
+Index("callback_bodies_callback", callback_bodies.c.callback)

@@ -39,6 +39,10 @@ async def _keep_nothing(_: Any) -> None:
     return None
 
 
+async def _nobody_listens(_: Any) -> Any:
+    raise RuntimeError("only a worker that runs listens for callbacks; here there is none")
+
+
 def _on_the_loop(verb: Verb, argument: Any) -> Coroutine[Any, Any, Any]:
     return verb(argument)
 
@@ -60,7 +64,10 @@ class Context:
     idempotency_key: str = ""
     """The same for a retry by the platform, whose execution id is new: correlation id + task + hash of the input."""
     checkpoint: Mapping[str, Any] | None = None
-    """What the handler saved last before the worker was killed; None when it runs for the first time."""
+    """What was saved last before the worker was killed, or by the execution that this one repeats (on_repeat="adopt");
+    None when it runs for the first time."""
+    connection: Any = None
+    """The section `[connections.<name>]` that the task's settings name, as the model that a resource asks for."""
     directory: Path | None = field(default=None, repr=False)
     verbs: Mapping[str, Verb] = field(default_factory=dict, repr=False)
     call: Callable[[Verb, Any], Any] = field(default=_on_the_loop, repr=False)
@@ -113,3 +120,73 @@ class Context:
     def remaining(self) -> float:
         """Give the seconds left before the deadline, never less than 0."""
         return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
+
+    def lease(self, key: str) -> Lease:
+        """Give a named lease: at most one execution has it at a time, among all workers on this journal.
+
+        `async with context.lease("orders"):` waits for it in an `async def` handler, `with` in a `def` handler. It
+        outlives a crash for as long as the execution is to be run again, and ends with the execution at the latest.
+        """
+        return Lease(key, self)
+
+    def callback(self) -> Any:
+        """Give this execution's `Callback`, an address for another system to call; `await` it on the loop.
+
+        The address is unguessable, the same after a crash and for a retry by the platform. Raises RuntimeError unless
+        the settings have `http.public_url` and `http.callback_port`.
+        """
+
+        async def made(_: Any) -> Callback:
+            return Callback(await self.verbs.get("callback", _nobody_listens)(None), self)
+
+        return self.call(made, None)
+
+    def ended(self) -> Any:
+        """Give the status with which the platform has ended this execution while it ran ("CANCELED"), or None.
+
+        For a handler that is being cancelled; `await` it on the loop, in a scope that is shielded.
+        """
+        return self.call(self.verbs.get("ended", _keep_nothing), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """An address that another system may call, and what has arrived there."""
+
+    url: str
+    """Under `http.public_url`; whoever knows it may call it, so it belongs into no log."""
+    context: Context = field(repr=False)
+
+    def received(self, *, after: int = 0, timeout: float = 0.0) -> Any:
+        """Give what arrived after the body of this number: `[{"number": 7, "body": "…"}, …]`; `await` it on the loop.
+
+        Waits up to `timeout` seconds for something to arrive, else gives an empty list. Anybody may have sent it, it
+        may come twice, or never: a hint, to be confirmed by asking.
+        """
+        wanted = {"after": after, "timeout": timeout}
+        return self.context.call(self.context.verbs.get("received", _nobody_listens), wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A named lease, taken while the block runs."""
+
+    key: str
+    context: Context = field(repr=False)
+
+    async def __aenter__(self) -> None:
+        await self._ask("lease")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._ask("release")
+
+    def __enter__(self) -> None:
+        if self.context.call is _on_the_loop:
+            raise TypeError("in an `async def` handler a lease is taken by `async with`")
+        self._ask("lease")
+
+    def __exit__(self, *_: object) -> None:
+        self._ask("release")
+
+    def _ask(self, verb: str) -> Any:
+        return self.context.call(self.context.verbs.get(verb, _keep_nothing), self.key)

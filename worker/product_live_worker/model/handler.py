@@ -16,6 +16,7 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from product_live_worker.model.context import Context
+from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import OnCrash, OnRepeat
 from product_live_worker.model.handler_settings import read_settings
 from product_live_worker.model.resource import Resource, resource_of
@@ -24,7 +25,7 @@ from product_live_worker.model.retry import Retry
 PLATFORM_KEYS = frozenset({"eventCorrelationId", "context"})
 """Keys that the platform adds to an input; they never make validation fail."""
 
-Isolation = Literal["loop", "thread", "process"]
+Isolation = Literal["loop", "thread", "process", "dask"]
 
 SMALLEST_MEMORY = 100_000_000
 _SIZES = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
@@ -54,7 +55,7 @@ class Handler:
     settings_type: type[BaseModel] | None = None
     """What `context.settings` is; None is the section as it is."""
     memory_limit: int | None = None
-    """Bytes that the process of a handler with isolation="process" may occupy; None is no limit."""
+    """Bytes that a handler's own process may occupy; None is no limit."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -82,6 +83,23 @@ class Handler:
     def read_settings(self, section: Mapping[str, Any]) -> Any:
         """Give the section `[tasks.<key>.settings]` as the handler wants it; raises SettingsError."""
         return read_settings(self.settings_type, section)
+
+    def read_connection(self, settings: Any, connections: Mapping[str, Mapping[str, Any]]) -> Any:
+        """Give the section `[connections.<name>]` that these settings name, as the handler's resource wants it.
+
+        None where no resource asks for one. Raises SettingsError, naming each setting as `connections.<name>.…`.
+        """
+        kind = next((found.connection for found in self.resources.values() if found.connection is not None), None)
+        if kind is None:
+            return None
+        name = str(getattr(settings, "connection", ""))
+        if name not in connections:
+            known = ", ".join(sorted(connections)) or "none"
+            raise SettingsError(f"connections.{name}: there is no such section; there are: {known}")
+        try:
+            return read_settings(kind, connections[name])
+        except SettingsError as error:
+            raise SettingsError(*(f"connections.{name}.{problem}" for problem in error.problems)) from None
 
     def prepare(self) -> None:
         """Read the types of input and output now; raises pydantic.PydanticUserError for one that cannot be read."""
@@ -145,7 +163,7 @@ def handler(
     explicit: bool = False,
     on_crash: OnCrash = "fail",
     on_repeat: OnRepeat = "run",
-    isolation: Literal["process"] | None = None,
+    isolation: Literal["process", "dask"] | None = None,
     memory_limit: int | str | None = None,
     retry: Retry | None = None,
     settings: type[BaseModel] | None = None,
@@ -169,6 +187,9 @@ def handler(
     handler has to be found at the top of it. `memory_limit`: what that process may occupy, as "512MB" or a number of
     bytes; above, it is killed (on Linux, where the worker can see it).
 
+    `isolation="dask"`: the same, but the process runs beside a worker of the Dask cluster that the setting
+    `execution.dask_scheduler` names. docs/dask.md says what the cluster needs.
+
     `retry`: errors after which the function is called again, within the same claim and before its deadline.
 
     `settings`: a pydantic model that `[tasks.<key>.settings]` is read as, when the worker starts; in a SecretStr,
@@ -190,7 +211,9 @@ def handler(
         raise TypeError(f"handler {name!r}: {problem}")
     memory = None if memory_limit is None else _memory(name, memory_limit)
     if memory is not None and isolation is None:
-        raise TypeError(f"handler {name!r}: memory_limit needs isolation='process': threads share their memory")
+        raise TypeError(
+            f"handler {name!r}: memory_limit needs isolation='process' or isolation='dask': threads share their memory"
+        )
 
     def register(function: Callable[..., Any]) -> Handler:
         input_type, output_type, takes_context, resources = _signature(name, function)
@@ -211,10 +234,10 @@ def handler(
             settings_type=settings,
             memory_limit=memory,
         )
-        if isolation == "process" and "<locals>" in getattr(function, "__qualname__", "<locals>"):
+        if isolation is not None and "<locals>" in getattr(function, "__qualname__", "<locals>"):
             raise TypeError(
-                f"handler {name!r}: with isolation='process' the function stands at the top of a module, where its own "
-                f"process can import it"
+                f"handler {name!r}: with isolation={isolation!r} the function stands at the top of a module, where its "
+                f"own process can import it"
             )
         try:
             made.prepare()
@@ -237,8 +260,8 @@ def _problems(
         yield f"on_crash is 'fail' or 'rerun'; found {on_crash!r}"
     if on_repeat not in typing.get_args(OnRepeat):
         yield f"on_repeat is 'run', 'adopt' or 'refuse'; found {on_repeat!r}"
-    if isolation not in (None, "process"):
-        yield f"isolation is 'process' or left out; found {isolation!r}"
+    if isolation not in (None, "process", "dask"):
+        yield f"isolation is 'process', 'dask' or left out; found {isolation!r}"
     if not isinstance(retry, Retry | None):
         yield f"retry is a Retry, as Retry(attempts=3, on=(OSError,)); found {retry!r}"
     if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):
@@ -272,6 +295,8 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[Any, Any, bool,
             f"the module, outside of any function and of `if TYPE_CHECKING:`"
         ) from error
     resources = {parameter: found for parameter, hint in hints.items() if (found := resource_of(hint)) is not None}
+    if len({found.connection for found in resources.values()} - {None}) > 1:
+        raise TypeError(f"handler {name!r}: its resources ask for connections of several kinds; one is allowed")
     others = {"context", *resources}
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in others]
     if len(parameters) != 1 or parameters[0].kind not in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ SECRETS = (SecretStr, SecretBytes)
 def read_settings(kind: type[BaseModel] | None, section: Mapping[str, Any]) -> Any:
     """Give the section as this model, or as it is where there is none; raises SettingsError, a line for each setting.
 
-    Where the model wants a SecretStr, the section may have `{ file = "/run/secrets/name" }`: the text of that file.
+    Where the model wants a SecretStr, the section may have `{ file = "/run/secrets/name" }`, the text of that file, or
+    `{ env = "NAME" }`, that variable of the environment.
     """
     if kind is None:
         return section
@@ -48,6 +50,8 @@ def _filled(kind: type[BaseModel], section: Mapping[str, Any], at: str, unfit: l
             kinds = set(_kinds(names[name].annotation))
             if value.keys() == {"file"} and kinds & set(SECRETS):
                 filled[name] = _contents(value["file"], f"{at}{name}", unfit)
+            if value.keys() == {"env"} and kinds & set(SECRETS):
+                filled[name] = _variable(value["env"], f"{at}{name}", unfit)
             for inner in kinds:
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
                     filled[name] = _filled(inner, value, f"{at}{name}.", unfit)
@@ -79,3 +83,12 @@ def _contents(file: Any, at: str, unfit: list[str]) -> str:
         f"{at}: the file {file!r} cannot be read ({reason}); allowed is the path of a file with the secret in it"
     )
     return ""
+
+
+def _variable(name: Any, at: str, unfit: list[str]) -> str:
+    value = os.environ.get(name, "").strip() if isinstance(name, str) else ""
+    if not value:
+        unfit.append(
+            f"{at}: the environment has no variable {name!r}; allowed is the name of one with the secret in it"
+        )
+    return value

@@ -38,6 +38,8 @@ class ServedTask:
     """How often the platform is asked whether a running execution is still wanted; None is never."""
     settings: Any = field(default_factory=dict)
     """As the handler wants them: a model of its own, or a dict."""
+    connection: Any = None
+    """The section `[connections.<name>]` that they name, if a resource of the handler asks for one."""
     platform_timeout: float | None = None
     """How long the platform waits for the outcome, from the claim on; None where it says no limit."""
 

@@ -1,11 +1,12 @@
 """Whether the worker is well, in words, and what to do about it.
 
-Late is a poll that was due, with capacity and budget, and did not succeed. Full slots, a drain, or a full window after
-a restart are healthy.
+Late is a poll that was due, with capacity and budget, and did not succeed. Full slots, a pause, a drain, or a full
+window after a restart are healthy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from product_live_worker.executors.in_thread import InThread
@@ -13,8 +14,10 @@ from product_live_worker.flow.catalogue import Catalogue
 from product_live_worker.flow.dispatcher import Dispatcher
 from product_live_worker.flow.poller import Poller
 from product_live_worker.journal.journal import Journal
-from product_live_worker.model.errors import KeyRefused
+from product_live_worker.model.action import ALL
+from product_live_worker.model.errors import KeyRefused, PlatformFailing, RateLimited
 from product_live_worker.model.execution import State
+from product_live_worker.product_live.budget import Budget
 
 POLL_LATE = 30.0
 """Seconds that a poll may be overdue: a short outage is the platform's, a longer one the operator's."""
@@ -26,12 +29,14 @@ STAGE_STUCK = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at; `reason` says what was found, `cure` what to do when it is not `ok`."""
+    """One thing looked at; `reason` says what was found, `cure` what to do about it."""
 
     name: str
     ok: bool
     reason: str
     cure: str = ""
+    notable: bool = False
+    """Healthy, and yet a person who looks should be told: a pause, a short outage."""
 
 
 @dataclass
@@ -43,13 +48,23 @@ class Health:
     dispatcher: Dispatcher
     journal: Journal
     threads: InThread
+    budget: Budget
     max_stuck_threads: int
     draining: str = field(default="")
     """Why the worker is stopping, when it is."""
 
     def ready(self) -> list[Check]:
         """Everything that must hold for work to go on as it should."""
-        return [self._tasks(), self._polling(), self._handlers(), self._threads(), self._reports(), self._journal()]
+        return [
+            self._journal(),
+            self._tasks(),
+            self._polling(),
+            self._budget(),
+            self._handlers(),
+            self._places(),
+            self._threads(),
+            self._reports(),
+        ]
 
     def live(self) -> list[Check]:
         """What only a restart can mend: a stage that makes no progress although nothing stands in its way."""
@@ -77,18 +92,46 @@ class Health:
         return Check("tasks", True, f"{len(self.catalogue.tasks)} served")
 
     def _polling(self) -> Check:
-        outage, overdue = self.poller.outage, self.poller.overdue()
+        return next(self._found_of_polling())
+
+    def _found_of_polling(self) -> Iterator[Check]:
+        """Give what there is to say of it, the most important first."""
+        outage, overdue, pauses = self.poller.outage, self.poller.overdue(), self.journal.board.pauses()
         if self.draining:
-            return Check("polling", True, f"stopping: {self.draining}")
+            yield Check("polling", True, f"stopping: {self.draining}", notable=True)
+        if pause := self.journal.board.paused(ALL):
+            yield Check("polling", True, pause.told(), RESUME, notable=True)
         if isinstance(outage.error, KeyRefused):
-            return Check("polling", False, f"the API key is refused: {outage.reason}", _cure(outage.error))
+            yield Check("polling", False, f"the API key is refused: {outage.reason}", _cure(outage.error))
         if overdue > POLL_LATE:
             why = outage.reason or "the poller does not get to it"
-            return Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
-        if self.poller.succeeded_at is None and not self.poller.waits_for_budget:
+            yield Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
+        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and not self._each_paused():
             why = f": {outage.reason}" if outage.lasts else ""
-            return Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
-        return Check("polling", True, self.poller.paused() or outage.reason or "polls are answered")
+            yield Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
+        if outage.lasts:
+            found = _since(f"polls are not answered ({outage.reason})", outage.seconds())
+            yield Check("polling", True, f"{found}; they go on by themselves", _cure(outage.error), notable=True)
+        if (paused := self.poller.paused()) and not self.journal.trouble:
+            yield Check("polling", True, paused, "Look at the results that wait.", notable=True)
+        if pauses:
+            told = "; ".join(f"{pause.subject} is {pause.told()}" for pause in pauses[:NAMED])
+            more = f"; and {len(pauses) - NAMED} more" if len(pauses) > NAMED else ""
+            yield Check("polling", True, told + more, RESUME, notable=True)
+        yield Check("polling", True, "polls are answered")
+
+    def _each_paused(self) -> bool:
+        return all(self.journal.board.paused(task) for task in self.catalogue.tasks)
+
+    def _budget(self) -> Check:
+        held_off, limit, allowed = self.budget.held_off(), self.budget.limit, self.budget.allowed()
+        share = f"{allowed} of {limit} requests are ours for now" if limit else "no limit is set here"
+        if held_off:
+            found = f"the platform answers 429 and asks us to wait: requests go on in {held_off:.0f} s; {share}"
+            return Check("budget", True, found, SHARED, notable=True)
+        if allowed < limit:
+            return Check("budget", True, f"the platform has answered 429: {share}", SHARED, notable=True)
+        return Check("budget", True, f"{self.budget.used()} of {limit} requests used" if limit else "no limit is set")
 
     def _handlers(self) -> Check:
         late = self._unstarted()
@@ -97,45 +140,68 @@ class Health:
             "handlers", ok, _since("a claimed execution has not been started", late) if not ok else "", RESTART
         )
 
+    def _places(self) -> Check:
+        troubles = {key: why for key in self.catalogue.tasks if (why := self.dispatcher.without_place(key))}
+        if troubles:
+            tasks, why = ", ".join(troubles), next(iter(troubles.values()))
+            return Check("places", False, f"nothing is claimed for {tasks}: {why}", PLACES)
+        return Check("places", True, "every handler has a place to run")
+
     def _threads(self) -> Check:
         stuck = self.threads.stuck()
         return Check(
             "threads",
             stuck <= self.max_stuck_threads,
-            f"{stuck} threads run on after their deadline",
+            f"{stuck} {'thread runs' if stuck == 1 else 'threads run'} on after their deadline"
+            + ("; their slots stay taken" if stuck else ""),
             "Mend the handler so that it ends in time; restart the worker to be rid of the threads.",
+            notable=stuck > 0,
         )
 
     def _reports(self) -> Check:
         late = max((self.journal.now() - at for _, at in self.journal.reached(State.SETTLED)), default=0.0)
-        waiting = [e for e in self.journal.open_executions() if e.state is State.SETTLED]
+        count = self.journal.reports_waiting()
+        waiting = (e for e in self.journal.open_executions() if count and e.state is State.SETTLED)
         why = next((f" ({e.trouble})" for e in waiting if e.trouble), "")
         if late > REPORT_LATE:
             cure = "Nothing is lost: they are sent until the platform answers. Look at the reason."
-            return Check("reports", False, _since(f"{len(waiting)} results wait to be reported{why}", late), cure)
-        return Check("reports", True, f"{len(waiting)} waiting")
+            return Check("reports", False, _since(f"{count} results wait to be reported{why}", late), cure)
+        notable = bool(why) and late > 0
+        return Check("reports", True, f"{count} waiting{why}", "They are sent again by themselves.", notable=notable)
 
     def _journal(self) -> Check:
         if self.journal.trouble:
             cure = "Make room on the disk, or mend its permissions; work goes on by itself."
             return Check("journal", False, self.journal.trouble, cure)
-        return Check("journal", True, f"{self.journal.undeliverable} undeliverable results kept")
+        kept = self.journal.undeliverable
+        return Check("journal", True, f"{kept} undeliverable results kept", UNDELIVERABLE, notable=kept > 0)
 
     def _unstarted(self) -> float:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
 
 
+PLACES = "Start the Dask scheduler, or mend execution.dask_scheduler; nothing is lost, and work goes on by itself."
 RESTART = "Restart the worker, and report this as a defect; the journal has everything."
+RESUME = "Resume when the reason has gone: on the page, or `product-live-worker resume`."
+SHARED = "Somebody else uses the account's requests too: find who, or lower budget.requests_per_minute here."
+UNDELIVERABLE = "The platform refuses them for good: read why below, then redeliver or discard each."
+NAMED = 3
+"""Pauses that are named at most."""
 
 
 def verdict(checks: list[Check]) -> str:
-    """Say the first thing that is wrong, or that all is well."""
-    return next((f"{check.name}: {check.reason}" for check in checks if not check.ok), "ok")
+    """Say the first thing that is wrong, else the first of which a person should be told, else that all is well."""
+    said = (*(check for check in checks if not check.ok), *(check for check in checks if check.notable))
+    return next((f"{check.name}: {check.reason}" for check in said), "ok")
 
 
 def _cure(error: Exception | None) -> str:
     if isinstance(error, KeyRefused):
         return "Put a valid key into api.key_file (it is read again by itself), or set PLW_API__KEY and restart."
+    if isinstance(error, RateLimited):
+        return SHARED
+    if isinstance(error, PlatformFailing):
+        return "The platform has trouble of its own: wait, or ask Product-Live; nothing is lost meanwhile."
     return "Check that the platform can be reached from here: `product-live-worker check`."
 
 

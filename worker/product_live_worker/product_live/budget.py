@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -70,6 +70,9 @@ class Ledger(Protocol):
     def used(self) -> int:
         """Count the slots held, as far as this process knows."""
 
+    def frees_in(self) -> float | None:
+        """Give the seconds until the first slot held comes free, as far as this process knows; None: none is held."""
+
     def answered(self, slot: int, hold: float) -> None:
         """Free the slot `hold` seconds from now: its request was answered."""
 
@@ -101,7 +104,15 @@ class MemoryLedger:
 
     def used(self) -> int:
         """See Ledger."""
-        return sum(moment > self.now() for lane in self._free_at.values() for moment in lane.values())
+        return len(self._held())
+
+    def frees_in(self) -> float | None:
+        """See Ledger."""
+        return min((moment - self.now() for moment in self._held()), default=None)
+
+    def _held(self) -> list[float]:
+        now = self.now()
+        return [moment for lane in self._free_at.values() for moment in lane.values() if moment > now]
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
@@ -247,6 +258,22 @@ class Budget:
     def used(self) -> int:
         """Count the slots that this process holds."""
         return self._ledger.used() if self.limit else 0
+
+    def reserved(self) -> int:
+        """Count the slots that polls leave free now, for the reports that are owed or may come to be."""
+        return reserve(Purpose.POLL, self.unreported(), self.allowed()) if self.limit else 0
+
+    def frees_in(self) -> float | None:
+        """Give the seconds until the first slot that is held comes free; None where none is."""
+        return self._ledger.frees_in() if self.limit else None
+
+    def held_off(self) -> float:
+        """Give the seconds for which nothing is sent, because the platform has asked for it (429)."""
+        return max(0.0, self._not_before - self._ledger.now())
+
+    def waiting(self) -> Counter[str]:
+        """Count the requests that wait for a slot, by purpose."""
+        return Counter(waiter.purpose.name.lower() for lane in self._lanes.values() for waiter in lane)
 
     def _first(self, lane: list[_Waiter]) -> _Waiter | None:
         """Give who is next: the first that its purpose's own part of the window does not hold back."""

@@ -232,7 +232,9 @@ class Client:
                 code = error.code
                 raise
             finally:
-                self._emit(RequestAnswered(operation=operation, code=code, seconds=time.monotonic() - started))
+                seconds = time.monotonic() - started
+                told = RequestAnswered(operation=operation, code=code, seconds=seconds, purpose=purpose.name.lower())
+                self._emit(told)
 
     async def _exchange(self, request: httpx.Request, slot: Slot) -> _Raw:
         try:

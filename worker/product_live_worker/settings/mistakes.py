@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-SECTIONS = {name: type(field.default) for name, field in Settings.model_fields.items() if name != "tasks"}
+FREE = {"tasks": "tasks.<key or id>", "connections": "connections.<name>"}
+"""Sections whose parts have names of their own; they stand in the settings file only."""
+SECTIONS = {name: type(field.default) for name, field in Settings.model_fields.items() if name not in FREE}
 KNOWN: dict[tuple[str, ...], FieldInfo] = {
     (section, name): field for section, model in SECTIONS.items() for name, field in model.model_fields.items()
 }
-"""Every setting outside of `[tasks]`, by section and name."""
+"""Every setting outside of those, by section and name."""
 
 
 def path_of(variable: str) -> tuple[str, ...]:
@@ -56,8 +58,8 @@ class Mistakes:
 
     def _unknown(self, path: tuple[str, ...]) -> str:
         in_file = _variable(path) not in self.variables
-        if path[0] == "tasks" and not in_file:
-            return f"{_variable(path)}: tasks are set in the settings file only, as [tasks.<key or id>]"
+        if path[0] in FREE and not in_file:
+            return f"{_variable(path)}: {path[0]} are set in the settings file only, as [{FREE[path[0]]}]"
         close = _closest(path, [*((name,) for name in Settings.model_fields if in_file), *KNOWN])
         meant = close and (_dotted(close) if in_file else _variable(close))
         return f"{self.name(*path)}: there is no such setting; {f'did you mean {meant}?' if meant else _choice(path)}"

@@ -13,8 +13,8 @@ from pydantic_settings import EnvSettingsSource
 
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.settings.mistakes import KNOWN, Mistakes, path_of
-from product_live_worker.settings.tree import Api, Settings
-from product_live_worker.settings.values import usable_key
+from product_live_worker.settings.tree import Api, Http, Settings
+from product_live_worker.settings.values import SHORTEST_TOKEN, usable_key
 
 CONFIG_FILE = Path("config/worker.toml")
 CONFIG_VARIABLE = "PLW_CONFIG"
@@ -53,24 +53,62 @@ def load(config: Path | None, environ: MutableMapping[str, str], *, require_key:
     return settings
 
 
+def admin_token(http: Http) -> str | None:
+    """Give the operators' token as its file has it now; None where there is none, or none that could be used."""
+    try:
+        return _admin_token(http)
+    except SettingsError:
+        return None
+
+
+def check_admin_token(http: Http) -> None:
+    """Raise SettingsError for a token that could not be used."""
+    _admin_token(http)
+
+
+def known_secrets(settings: Settings) -> tuple[str, ...]:
+    """Give what nothing may show: API key, operators' token and passwords, as far as they can be read now."""
+    try:
+        key: str | None = api_key(settings.api)
+    except SettingsError:
+        key = None
+    # A short password is a word that lines are made of; the address itself is shown nowhere.
+    passwords = (password for password in settings.state.passwords if len(password) >= 8)
+    return tuple(secret for secret in (key, admin_token(settings.http), *passwords) if secret is not None)
+
+
 def api_key(api: Api) -> str:
     """Give the API key, read afresh when it stands in a file; raises SettingsError."""
     if api.key is not None:
         return api.key.get_secret_value()
     if api.key_file is None:
         raise SettingsError(_NO_KEY)
+    return _secret_in(api.key_file, "api", "key_file")
+
+
+def _admin_token(http: Http) -> str | None:
+    if http.admin_token_file is None:
+        return None
+    token = _secret_in(http.admin_token_file, "http", "admin_token_file")
+    if len(token) < SHORTEST_TOKEN:
+        allowed = KNOWN["http", "admin_token_file"].description
+        raise SettingsError(f"http.admin_token_file: found a token of {len(token)} characters; allowed is {allowed}")
+    return token
+
+
+def _secret_in(file: Path, *path: str) -> str:
     try:
-        return usable_key(api.key_file.read_text(encoding="utf-8-sig"))
+        return usable_key(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         reason = "it is no text"
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError as error:
         reason = f"it holds {error}"
-    # A bare name of nothing may be the key itself, put into the wrong setting.
-    bare = not (api.key_file.parent.name or api.key_file.suffix or api.key_file.exists())
-    shown = "a name without a folder" if bare else api.key_file
-    raise SettingsError(f"api.key_file: found {shown} ({reason}); allowed is {KNOWN['api', 'key_file'].description}")
+    # A bare name of nothing may be the secret itself, put into the wrong setting.
+    bare = not (file.parent.name or file.suffix or file.exists())
+    shown = "a name without a folder" if bare else file
+    raise SettingsError(f"{'.'.join(path)}: found {shown} ({reason}); allowed is {KNOWN[path].description}")
 
 
 def _take_variables(environ: MutableMapping[str, str]) -> dict[str, str]:

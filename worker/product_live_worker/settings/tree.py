@@ -17,7 +17,9 @@ from product_live_worker.settings.values import (
     COUNT,
     DURATION,
     CaFile,
+    CallbackPort,
     Count,
+    DaskScheduler,
     DatabaseUrl,
     FileSize,
     Flag,
@@ -31,9 +33,11 @@ from product_live_worker.settings.values import (
     PlatformUrl,
     Port,
     Positive,
+    PublicUrl,
     Seconds,
     Share,
     Size,
+    TokenFile,
     Word,
     allow,
     passwords,
@@ -87,10 +91,13 @@ class State(_Section):
 
 
 class Http(_Section):
-    """Where the worker answers its operators."""
+    """Where the worker answers its operators, and other systems that call back."""
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    admin_token_file: TokenFile = None
+    public_url: PublicUrl = None
+    callback_port: CallbackPort = None
 
 
 class Drain(_Section):
@@ -105,6 +112,7 @@ class Execution(_Section):
     max_stuck_threads: Count = 4
     max_output: Size = 1_000_000
     workdir: Folder = None
+    dask_scheduler: DaskScheduler = None
 
 
 class Files(_Section):
@@ -150,6 +158,9 @@ class Settings(BaseSettings):
     execution: Execution = Execution()
     files: Files = Files()
     log: Log = Log()
+    connections: dict[str, Annotated[dict[str, Any], allow("a section of values for the handlers that use it")]] = (
+        Field(default_factory=dict)
+    )
     tasks: dict[str, Task] = Field(default_factory=dict)
 
     @classmethod
@@ -182,7 +193,11 @@ class Settings(BaseSettings):
 
 
 def _doubts(settings: Settings) -> Iterator[str]:
-    api, budget, drain = settings.api, settings.budget, settings.drain
+    api, budget, drain, http = settings.api, settings.budget, settings.drain, settings.http
+    if http.public_url and http.callback_port is None:
+        yield "http.public_url: nobody listens there; set http.callback_port, to which its callbacks are led"
+    if http.callback_port is not None and not http.public_url:
+        yield "http.callback_port: nobody is told of it; set http.public_url, the address as other systems reach it"
     if api.key_file and os.name == "posix" and api.key_file.exists() and api.key_file.stat().st_mode & stat.S_IROTH:
         yield f"api.key_file: every user of this machine can read {api.key_file}; chmod 600 it"
     if api.connect_timeout > api.total_timeout:

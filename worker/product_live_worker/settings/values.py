@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+SHORTEST_TOKEN = 16
+"""Characters of the token that lets people act: fewer could be tried out."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"b": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
@@ -92,6 +94,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _public(value: str) -> str:
+    url = urlsplit(value.strip())
+    plain = re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+(/[!-~]*)?", url.geturl())
+    if not plain or not url.hostname or "@" in url.netloc or url.query or url.fragment or url.port == 0:
+        raise ValueError("no usable address")
+    return url.geturl().rstrip("/")
+
+
 def _database(value: str) -> str:
     # One @ at most: of a password that has another in it, a part would be taken for the host, and named in messages.
     if re.fullmatch(r"postgresql://[^@/?#\s]*(@[^@/?#\s]*)?(/[^@/?#\s]*)?(\?[^@#\s]*)?", value):
@@ -99,6 +109,13 @@ def _database(value: str) -> str:
     path = value.removeprefix("sqlite:///")
     if path in ("", value, ":memory:") or "?" in path:
         raise ValueError("no usable database")
+    return value
+
+
+def _scheduler(value: str) -> str:
+    value = value.strip()
+    if not re.fullmatch(r"(tcp|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", value):
+        raise ValueError("no address of a scheduler")
     return value
 
 
@@ -184,6 +201,15 @@ PlatformUrl = Annotated[
     AfterValidator(_platform),
     allow("https://HOST, with port and path if need be, without user and query (http: only to this machine itself)"),
 ]
+DaskScheduler = Annotated[
+    Annotated[str, AfterValidator(_scheduler)] | None,
+    allow("tcp://HOST:PORT or tls://HOST:PORT, the address of a Dask scheduler"),
+]
+PublicUrl = Annotated[
+    Annotated[str, AfterValidator(_public)] | None,
+    allow("https://HOST, with port and path if need be, without user and query: the address as others reach it"),
+]
+CallbackPort = Annotated[Port | None, allow("a whole number from 0 (a free port) to 65535")]
 DatabaseUrl = Annotated[
     str,
     AfterValidator(_database),
@@ -196,6 +222,10 @@ Key = Annotated[
     Annotated[SecretStr, AfterValidator(_secret)] | None, allow("the key of Product-Live: one line of ASCII characters")
 ]
 KeyFile = Annotated[Path | None, allow("the path of a readable file that holds the API key and nothing else")]
+TokenFile = Annotated[
+    Path | None,
+    allow(f"the path of a readable file that holds the operators' token, {SHORTEST_TOKEN} characters or more"),
+]
 CaFile = Annotated[
     Annotated[Path, AfterValidator(_certificates)] | None, allow("the path of a readable file of CA certificates (PEM)")
 ]

@@ -93,6 +93,8 @@ class RequestAnswered(Event):
     operation: str
     code: str
     seconds: float
+    purpose: str = ""
+    """What of the budget it was for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,32 @@ class OutageEnded(Event):
     what: str
     seconds: float
     attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionTaken(Event):
+    """An operator has asked for something, on the page, by a command or by a signal; the journal has it."""
+
+    verb: str
+    subject: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRefused(Event):
+    """What a signal asked for could not be done."""
+
+    verb: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseExpired(Event):
+    """A pause has ended by itself."""
+
+    subject: str
+    who: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +234,7 @@ class ExecutionSettled(ExecutionEvent):
     status: str
     code: str
     handler_seconds: float
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

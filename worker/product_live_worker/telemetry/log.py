@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -14,6 +12,7 @@ import structlog
 from product_live_worker.model.context import Log
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.events import Event
+from product_live_worker.telemetry.redaction import Secrets, redacted
 
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -27,6 +26,9 @@ LINES: dict[type[Event], tuple[Level, str]] = {
         "the platform waits less long than the handler's timeout; the handler gets less",
     ),
     events.DrainStarted: ("info", "stopping: nothing more is claimed"),
+    events.ActionTaken: ("info", "an operator has acted"),
+    events.ActionRefused: ("warning", "what a signal asked for could not be done"),
+    events.PauseExpired: ("info", "a pause has ended by itself"),
     events.WorkerStopped: ("info", "worker stopped"),
     events.StageDied: ("error", "a stage of the worker died, the process ends"),
     events.LoopBlocked: (
@@ -61,7 +63,7 @@ def configure(
     level: Level,
     format: Format = "auto",
     *,
-    secrets: Callable[[], Iterable[str]] = tuple,
+    secrets: Secrets = tuple,
     stream: TextIO | None = None,
 ) -> None:
     """Set up the process's logging; `secrets` gives texts that no line may hold, whoever writes it."""
@@ -118,15 +120,13 @@ def _readable(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Redactor:
-    """The last step of every line: hides the secrets, also as JSON or Python writes them."""
+    """The last step of every line."""
 
-    def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
 
     def __call__(self, _logger: Any, _method: str, line: Any) -> Any:
-        for secret in sorted(filter(None, self._secrets()), key=len, reverse=True):
-            for written in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}:
-                line = line.replace(written, "***")
+        line = redacted(line, self._secrets())
         # Half a character, as in the name of a file that is no UTF-8, could not be written.
         return line.encode("utf-8", "backslashreplace").decode()
 

@@ -1,0 +1,551 @@
+"""The one state machine of the connectors: a job of another system is started at most once, and waited for.
+
+    baseline ─▶ posting ─▶ started ─▶ (polls) ─▶ ended
+                  │  ▲
+                  ▼  │ conclusively not there
+                looking
+
+None of these systems knows an idempotency key. So what is known before the start is written down before it; a start
+whose answer is lost is looked for, adopted when it is found, sent again only where finding nothing is conclusive, and
+else FAILED `ambiguous_start`. After a crash, and in a retry by the platform, the checkpoint says where to go on.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol, TypeVar
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError
+from product_live_worker import Context, TaskFailed
+
+Result = TypeVar("Result")
+Json = dict[str, Any]
+
+LONGEST_TEXT = 2000
+"""Characters of an error's text in an output."""
+MARGIN = 15.0
+"""Seconds before the handler's deadline at which the waiting ends; of a short one, a tenth."""
+CANCELLING = 60.0
+"""Seconds in which a cancelled job must say that it is."""
+LAST_WORDS = 10.0
+"""Seconds for cancelling a job while the handler itself is being ended."""
+LONGEST_BUSY = 300.0
+"""Seconds at most for which another system's Retry-After is obeyed."""
+SEEN_EVERY = 600.0
+"""Seconds after which a look that shows nothing new is written down: some systems forget what was not looked at."""
+WANTED_AGAIN = frozenset({"TIMED_OUT", "FAILED"})
+"""Ends of an execution after which the platform may retry it: the retry adopts the job."""
+
+
+class Outcome(StrEnum):
+    """How a remote job ended, the same for all systems."""
+
+    SUCCEEDED = "succeeded"
+    WARNING = "succeeded_with_warnings"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed_out"
+    UNKNOWN = "unknown"
+
+
+CODES = {
+    Outcome.WARNING: "remote_warning",
+    Outcome.FAILED: "remote_failed",
+    Outcome.CANCELLED: "remote_cancelled",
+    Outcome.SKIPPED: "remote_skipped",
+    Outcome.TIMED_OUT: "timed_out",
+    Outcome.UNKNOWN: "remote_unknown",
+}
+"""The codes of FAILED, by outcome."""
+
+
+class Given(BaseModel):
+    """An input: unknown names are mistakes, and what a job has not wired (null, an empty text) is the default."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if v is not None and v != ""} if isinstance(given, dict) else given
+
+
+class WaitPolicy(Given):
+    """How long to wait, how often to look, and what becomes of the job when nobody waits any more."""
+
+    timeout_s: float = Field(default=14400, gt=0)
+    poll_initial_s: float = Field(default=5, ge=0.5)
+    poll_max_s: float = Field(default=60, ge=0.5)
+    poll_multiplier: float = Field(default=1.5, ge=1)
+    poll_jitter: float = Field(default=0.2, ge=0, le=0.5)
+    max_consecutive_poll_errors: int = Field(default=10, ge=1)
+    on_timeout: Literal["leave_running", "cancel"] = "leave_running"
+    on_cancel: Literal["leave_running", "cancel"] = "cancel"
+
+
+class RemoteResult(BaseModel):
+    """What every output says; of a FAILED execution, beside `message` and `code`."""
+
+    outcome: Outcome
+    remote_id: str = ""
+    raw_status: str = ""
+    correlation: Literal["exact", "inferred", "adopted"] = "exact"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class Clock:
+    """Time as the machine needs it: Unix seconds that do not jump while the process lives."""
+
+    def __init__(self) -> None:
+        self._zero = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Give Unix seconds."""
+        return self._zero + time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a search for our own run has found."""
+
+    remote: Json | None = None
+    pending: bool = False
+    """It cannot be visible yet: what runs has to end first."""
+    several: bool = False
+    """More than one could be ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a system says of a run."""
+
+    raw: str
+    outcome: Outcome | None = None
+    """None while it lives, or while it says what nobody knows."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of the output."""
+    strange: bool = False
+    """Whether its state is none that is known."""
+
+
+class Occupied(Exception):
+    """The system runs this job already; `remote` is that run, where it is known."""
+
+    def __init__(self, text: str, remote: Json | None = None) -> None:
+        super().__init__(text)
+        self.remote = remote
+
+
+class Job(Protocol):
+    """One job of one system, as the machine starts it and waits for it. All values are JSON: they are checkpoints."""
+
+    system: str
+    output: type[RemoteResult]
+    lease: str
+    """Two executions with the same one are not started at once; empty where that does no harm."""
+    if_already_running: str
+    """"fail", "attach" or "wait_then_start": what an Occupied means."""
+    max_resends: int
+    """How often a start that is conclusively lost is sent again."""
+    grace: float
+    """Seconds in which a run that was started must have become visible; 0 where runs cannot be searched for."""
+    failing: frozenset[Outcome]
+    """Outcomes that are FAILED."""
+
+    async def baseline(self) -> Json:
+        """Give what must be known before the start; raises Occupied, TaskFailed, RemoteError."""
+
+    async def start(self, baseline: Json) -> Json | None:
+        """Start it, once; None where the system does not say which run that is. Raises Occupied, RemoteError."""
+
+    async def look(self, baseline: Json) -> Look:
+        """Search for a run that was started since the baseline; raises RemoteError."""
+
+    async def running(self) -> Json | None:
+        """Give the run that is in the way; raises RemoteError."""
+
+    async def status(self, remote: Json) -> Seen:
+        """Ask for the run; raises RemoteError."""
+
+    async def cancel(self, remote: Json) -> bool:
+        """Ask for its end; False where that is impossible. Raises RemoteError."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for the next look, or for less when something has happened."""
+
+    def name(self, remote: Json) -> str:
+        """Give the run's id, as the system's own people know it."""
+
+
+class Machine:
+    """Runs one job for one execution."""
+
+    def __init__(
+        self,
+        job: Job,
+        context: Context,
+        wait: WaitPolicy,
+        *,
+        clock: Clock,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` and `chance` (numbers from 0 to 1) are arguments, so that hours can be tested."""
+        self._job = job
+        self._context = context
+        self._wait = wait
+        self._clock = clock
+        self._chance = chance
+        self._known: Json = {}
+        self._said: set[str] = set()
+        self._margin = min(MARGIN, context.remaining() / 10)
+
+    async def run(self) -> RemoteResult:
+        """Give the result of a job that ended well; raises TaskFailed for all else."""
+        try:
+            return await self._run()
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(LAST_WORDS, shield=True):
+                await self._unwanted()
+            raise
+
+    async def _run(self) -> RemoteResult:
+        self._known = dict(self._context.checkpoint or {})
+        if self._known.get("phase") == "ended":
+            if (over := self._over()) is not None:
+                return over
+            self._known = {}
+        self._known.setdefault("began", self._clock.now())
+        await self._start()
+        return await self._finish()
+
+    def _over(self) -> RemoteResult | None:
+        """Give what has ended already; None where this is a retry of what failed, and starts anew."""
+        failure, result = self._known["failure"], self._known["result"]
+        if failure is None:
+            return self._job.output.model_validate(result)
+        if self._known["execution"] == self._context.execution_id:
+            raise TaskFailed(failure["message"], code=failure["code"], output=result)
+        return None
+
+    # Starting
+
+    async def _start(self) -> None:
+        if self._known.get("phase") == "started":
+            return
+        if self._job.lease:
+            async with self._context.lease(self._job.lease):
+                await self._start_alone()
+        else:
+            await self._start_alone()
+
+    async def _start_alone(self) -> None:
+        while self._known.get("phase") != "started":
+            if self._known.get("phase") in ("posting", "accepted"):
+                # Of an earlier life: what became of that start is not known.
+                await self._find()
+            elif "baseline" not in self._known:
+                await self._prepare()
+            if self._known.get("phase") != "started" and "baseline" in self._known:
+                await self._post()
+
+    async def _prepare(self) -> None:
+        try:
+            self._known["baseline"] = await self._patiently(self._job.baseline)
+        except Occupied as occupied:
+            await self._make_way(occupied)
+
+    async def _post(self) -> None:
+        """Send the start; what it leaves is `started`, or a phase in which it is to be looked for, or prepared anew."""
+        again = self._known.get("sent", 0) > 0
+        self._known["sent"] = self._known.get("sent", 0) + 1
+        await self._save(phase="posting")
+        try:
+            remote = await self._patiently(self._started_once)
+        except Occupied as occupied:
+            # In our own way, perhaps: what was lost has arrived.
+            found = (await self._search())[0] if again else None
+            await (self._make_way(occupied) if found is None else self._adopt(found, "adopted"))
+        except NoAnswer as error:
+            self._context.log.warning("the answer to a start was lost", system=self._job.system, error=str(error))
+        except TaskFailed as refused:
+            if not again:
+                await self._over_with(refused)
+            raise
+        else:
+            await (self._save(phase="accepted") if remote is None else self._adopt(remote, "exact"))
+
+    async def _started_once(self) -> Json | None:
+        # An answer that is there is worth the wait: without it nobody knows what was started.
+        with anyio.CancelScope(shield=True):
+            remote = await self._job.start(self._known["baseline"])
+        return remote  # noqa: RET504 (a scope may swallow an error, and there is nothing to give then)
+
+    async def _find(self) -> None:
+        """Adopt the run that is ours, or say why a start may be sent again; raises TaskFailed where it may not."""
+        accepted = self._known["phase"] == "accepted"
+        remote, several = await self._search()
+        if remote is not None:
+            await self._adopt(remote, "inferred" if accepted else "adopted")
+        elif accepted and not several:
+            text = "The start was taken, but no run of it has become visible."
+            failure = self._failed(Seen(raw="not visible", outcome=Outcome.SKIPPED), text)
+            await self._over_with(failure)
+            raise failure
+        elif several or self._known["sent"] > self._job.max_resends:
+            why = "several runs could be it" if several else "whether it was done cannot be known"
+            text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
+            raise self._failed(Seen(raw="ambiguous", outcome=Outcome.UNKNOWN), text, "ambiguous_start")
+        else:
+            self._known["phase"] = "resending"
+
+    async def _search(self) -> tuple[Json | None, bool]:
+        until: float | None = None
+        interval = self._wait.poll_initial_s
+        while self._job.grace:
+            look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+            if look.remote is not None:
+                return look.remote, False
+            now = self._clock.now()
+            until = None if look.pending else until or now + self._job.grace
+            if until is not None and now >= until:
+                return None, look.several
+            await self._in_time()
+            await self._clock.sleep(interval)
+            interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
+        return None, False
+
+    async def _make_way(self, occupied: Occupied) -> None:
+        """Do what is to be done about a run that is in the way."""
+        policy = self._job.if_already_running
+        if policy == "attach":
+            remote = occupied.remote or await self._patiently(self._job.running)
+            if remote is not None:
+                self._known["attached"] = True
+                return await self._adopt(remote, "adopted")
+        elif policy != "wait_then_start":
+            failure = self._failed(
+                Seen(raw="running already", outcome=Outcome.UNKNOWN), str(occupied), "already_running"
+            )
+            await self._over_with(failure)
+            raise failure
+        self._say("the job runs already; its end is waited for", job=self._job.lease)
+        self._known = {"began": self._known["began"]}
+        await self._save(phase="waiting")
+        await self._in_time()
+        await self._clock.sleep(self._interval(self._wait.poll_max_s))
+        return None
+
+    async def _adopt(self, remote: Json, correlation: str) -> None:
+        self._known |= {"remote": remote, "correlation": correlation}
+        await self._save(phase="started")
+        self._context.log.info(
+            "remote job started", system=self._job.system, remote=self._job.name(remote), correlation=correlation
+        )
+
+    # Waiting
+
+    async def _finish(self) -> RemoteResult:
+        interval, errors = self._wait.poll_initial_s, 0
+        first = True
+        while True:
+            try:
+                seen = await self._job.status(self._known["remote"])
+            except RemoteError as error:
+                errors += 1
+                if errors >= self._wait.max_consecutive_poll_errors:
+                    await self._give_up(f"{errors} looks in a row have failed; the job may still run. {error}")
+                await self._in_time()
+                await self._clock.sleep(self._after(error, errors))
+                continue
+            errors = 0
+            if seen.strange:
+                self._say("a state that is not known; it counts as running", state=seen.raw[:100])
+            if seen.outcome is not None:
+                return await self._end(seen)
+            await self._note(seen, first=first)
+            first = False
+            if self._left() <= 0:
+                return await self._late(seen)
+            await self._job.pause(min(self._interval(interval), max(0.0, self._left())))
+            interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
+
+    async def _note(self, seen: Seen, *, first: bool) -> None:
+        """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
+        now, before = self._clock.now(), self._known.get("seen_at", 0.0)
+        if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
+            await self._save(raw=seen.raw, seen_at=now)
+
+    async def _late(self, seen: Seen) -> RemoteResult:
+        spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
+        if self._wait.on_timeout == "leave_running":
+            raise self._failed(
+                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), f"{spent}; it runs on."
+            )
+        if not await self._may_cancel():
+            text = f"{spent}, and cannot be cancelled from here; it runs on."
+            raise self._failed(
+                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), text, "cancel_unsupported"
+            )
+        until = self._clock.now() + CANCELLING
+        while seen.outcome is None:
+            if self._clock.now() >= until or self._context.remaining() < self._margin / 3:
+                text = f"{spent}; it was told to end, and has not said that it did."
+                raise self._failed(Seen(raw=seen.raw, outcome=Outcome.UNKNOWN), text, "cancel_unconfirmed")
+            await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
+            seen = await self._patiently(lambda: self._job.status(self._known["remote"]))
+        if seen.outcome is Outcome.CANCELLED:
+            return await self._end(seen, f"{spent}, and was cancelled.", "timed_out")
+        # It was quicker.
+        return await self._end(seen)
+
+    async def _may_cancel(self) -> bool:
+        if self._known.get("attached"):
+            return False
+        try:
+            return await self._patiently(lambda: self._job.cancel(self._known["remote"]))
+        except TaskFailed as refused:
+            self._context.log.warning("the remote job could not be cancelled", error=refused.message)
+            return False
+
+    async def _end(self, seen: Seen, text: str = "", code: str = "") -> RemoteResult:
+        """Write the end down, and give it, or raise it."""
+        if seen.outcome is None or seen.outcome is Outcome.UNKNOWN:
+            # Not an end: a retry by the platform looks again.
+            raise self._failed(seen, text, code)
+        if seen.outcome in self._job.failing:
+            failure = self._failed(seen, text, code)
+            await self._over_with(failure)
+            raise failure
+        result = self._output(seen.outcome, seen.raw, seen.fields)
+        await self._over_with(None, result)
+        return self._job.output.model_validate(result)
+
+    async def _over_with(self, failure: TaskFailed | None, result: Json | None = None) -> None:
+        told = failure and {"message": failure.message, "code": failure.code}
+        result = dict(failure.output) if failure else result
+        await self._save(phase="ended", execution=self._context.execution_id, result=result, failure=told)
+        outcome = (result or {}).get("outcome", "refused")
+        self._context.log.info(
+            "remote job ended", system=self._job.system, remote=(result or {}).get("remote_id", ""), outcome=outcome
+        )
+
+    async def _give_up(self, text: str) -> None:
+        raise self._failed(Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.UNKNOWN), text, "poll_failed")
+
+    def _failed(self, seen: Seen, text: str = "", code: str = "") -> TaskFailed:
+        outcome = seen.outcome or Outcome.UNKNOWN
+        output = self._output(outcome, seen.raw, seen.fields)
+        said = text or output.get("error_message") or ""
+        subject = f"{self._job.system}: the job {output.get('remote_id') or ''}".rstrip()
+        message = f"{subject} is {outcome.value.replace('_', ' ')} ({seen.raw}). {said}".strip()
+        return TaskFailed(message, code=code or CODES[outcome], output=output)
+
+    def _output(self, outcome: Outcome, raw: str, fields: Mapping[str, Any] | None = None) -> Json:
+        remote = self._known.get("remote")
+        values = {
+            "remote_id": self._job.name(remote) if remote else "",
+            "correlation": self._known.get("correlation", "exact"),
+            **(fields or {}),
+            "outcome": outcome,
+            "raw_status": raw,
+        }
+        if isinstance(said := values.get("error_message"), str):
+            values["error_message"] = shorten(said) or None
+        made = self._job.output.model_validate(values)
+        return made.model_dump(mode="json", by_alias=True)
+
+    # Ending early
+
+    async def _unwanted(self) -> None:
+        """Cancel the job of an execution that the platform has ended for good, where the policy says so."""
+        status = await self._context.ended()
+        leave = self._wait.on_cancel == "leave_running" or self._known.get("attached")
+        if status is None or status in WANTED_AGAIN or leave:
+            return
+        try:
+            remote = self._known.get("remote")
+            if remote is None and self._known.get("phase") in ("posting", "accepted") and self._job.grace:
+                remote = (await self._job.look(self._known["baseline"])).remote
+            done = remote is not None and await self._job.cancel(remote)
+        except (RemoteError, TaskFailed) as error:
+            self._context.log.warning("the remote job could not be cancelled", error=str(error))
+            return
+        said = "remote job cancelled" if done else "the remote job cannot be cancelled, and runs on"
+        self._context.log.info(said, system=self._job.system, remote=self._job.name(remote) if remote else "")
+
+    # How long
+
+    def _left(self) -> float:
+        """Give the seconds for which it is still waited; never beyond the handler's own deadline."""
+        own = float(self._known["began"]) + self._wait.timeout_s - self._clock.now()
+        return min(own, self._context.remaining() - self._margin)
+
+    async def _in_time(self) -> None:
+        if self._left() <= 0:
+            spent = self._clock.now() - self._known["began"]
+            raise self._failed(
+                Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.TIMED_OUT),
+                f"Nothing came of it in {spent:.0f} s.",
+            )
+
+    def _interval(self, seconds: float) -> float:
+        return float(seconds * (1 + self._wait.poll_jitter * (2 * self._chance() - 1)))
+
+    def _after(self, error: RemoteError, errors: int) -> float:
+        grown = self._wait.poll_initial_s * float(self._wait.poll_multiplier**errors)
+        waited = self._interval(min(grown, self._wait.poll_max_s))
+        return max(waited, min(error.retry_after or 0.0, LONGEST_BUSY))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Ask again while an answer is only missing; but a start whose answer is lost may have been done."""
+        errors = 0
+        while True:
+            try:
+                return await ask()
+            except Refused as error:
+                code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
+                raise TaskFailed(str(error), code=code, output=refusal(error)) from None
+            except RemoteError as error:
+                if ask == self._started_once and isinstance(error, NoAnswer):
+                    raise
+                errors += 1
+                if errors >= self._wait.max_consecutive_poll_errors:
+                    text = f"{errors} requests in a row have failed. {error}"
+                    raise TaskFailed(text, code="remote_unreachable") from None
+                await self._in_time()
+                await self._clock.sleep(self._after(error, errors))
+
+    async def _save(self, **more: Any) -> None:
+        self._known |= more
+        await self._context.save_checkpoint(self._known)
+
+    def _say(self, text: str, **fields: Any) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._context.log.warning(text, system=self._job.system, **fields)
+
+
+def refusal(error: Refused) -> Json:
+    """Give what an output says of a refusal."""
+    return {"status_code": error.status, "error_code": error.code or None, **error.details}
+
+
+def shorten(text: str) -> str:
+    """Cut a text to what an output may hold."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"

@@ -1,0 +1,376 @@
+"""Named leases, callbacks, connections, and what a retry by the platform inherits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import httpx
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from product_live_worker import Context, TaskFailed, handler, resource
+from product_live_worker.daemon import task_settings
+from product_live_worker.executors.connections import check_connections
+from product_live_worker.model.errors import SettingsError
+from product_live_worker.model.execution import Execution
+from support.contexts import a_context
+from support.journals import an_execution, opened, query
+from support.workers import RunningWorker, new_world, running_worker, settings_for, until
+
+pytestmark = pytest.mark.anyio
+
+HTTP = {"port": 0, "public_url": "https://hooks.example.com/plw", "callback_port": 0}
+INSIDE = {"now": 0, "most": 0}
+
+
+@asynccontextmanager
+async def _inside() -> AsyncIterator[None]:
+    INSIDE["now"] += 1
+    INSIDE["most"] = max(INSIDE.values())
+    await anyio.sleep(0.01)
+    INSIDE["now"] -= 1
+    yield
+
+
+@handler("looping", concurrency=5)
+async def looping(_: dict, context: Context) -> None:  # type: ignore[type-arg]
+    """Hold the lease on the loop."""
+    async with context.lease("orders"), _inside():
+        pass
+
+
+@handler("threaded", concurrency=5)
+def threaded(_: dict, context: Context) -> None:  # type: ignore[type-arg]
+    """Hold the lease in a thread."""
+    with context.lease("orders"):
+        INSIDE["now"] += 1
+        INSIDE["most"] = max(INSIDE.values())
+        time.sleep(0.01)
+        INSIDE["now"] -= 1
+
+
+@handler("separate", isolation="process")
+def separate(_: dict, context: Context) -> dict[str, Any]:  # type: ignore[type-arg]
+    """Hold a lease, and ask for an address and what came there, in a process."""
+    with context.lease("orders"):
+        callback = context.callback()
+        return {"url": callback.url, "received": callback.received(), "ended": context.ended()}
+
+
+async def test_one_execution_at_a_time_has_a_lease(tmp_path: Path) -> None:
+    """On the loop, in threads and in a process: never two in the block, and all come in."""
+    INSIDE.update(now=0, most=0)
+    tasks = [looping, threaded, separate]
+    async with running_worker(tasks, tmp_path, world=new_world("looping", "threaded", "separate", limit=0),
+                              budget={"requests_per_minute": 0}, http=HTTP) as worker:  # fmt: skip
+        submitted = [e for task in tasks for e in worker.submit(task.name, *({"n": n} for n in range(3)))]
+        await until(lambda: all(execution.status == "COMPLETED" for execution in submitted))
+    assert INSIDE == {"now": 0, "most": 1}
+    assert query(tmp_path / "worker.db", "SELECT * FROM key_leases") == []
+    assert submitted[-1].output["url"].startswith("https://hooks.example.com/plw/callbacks/")
+    assert (submitted[-1].output["received"], submitted[-1].output["ended"]) == ([], None)
+
+
+async def test_on_the_loop_a_lease_is_taken_by_async_with() -> None:
+    """A `with` there would wait for nothing: it is refused in words."""
+    with pytest.raises(TypeError, match="async with"), a_context().lease("orders"):
+        pass
+
+
+async def test_a_lease_ends_with_its_execution_and_not_with_its_worker(tmp_path: Path) -> None:
+    """Held by one that a crash left running, another one waits; once that is over, it passes on by itself."""
+    path = tmp_path / "worker.db"
+    async with opened(path) as first:
+        execution, _ = await first.claim(_execution("e1"))
+        await first.start(execution)
+        await first.key_leases.take("orders", "e1")
+        async with opened(path) as second:
+            await second.claim(_execution("e2"))
+            with anyio.move_on_after(0.05) as waiting:
+                await second.key_leases.take("orders", "e2")
+            assert waiting.cancelled_caught
+            await first.key_leases.take("orders", "e1")
+            await first.close(execution)
+            await second.key_leases.take("orders", "e2")
+            await first.key_leases.release("orders", "e1")
+    assert query(path, "SELECT execution FROM key_leases") == [("e2",)]
+
+
+def _execution(id: str, key: str = "") -> Execution:
+    return an_execution(id=id, idempotency_key=key)
+
+
+# ── Callbacks ──
+
+
+@handler("calling", on_repeat="adopt", concurrency=4)
+async def calling(_: dict, context: Context) -> dict[str, Any]:  # type: ignore[type-arg]
+    """Wait to be called back."""
+    callback = await context.callback()
+    await context.save_checkpoint({"url": callback.url})
+    got = await callback.received(timeout=60)
+    more = await callback.received(after=got[-1]["number"], timeout=0.01)
+    return {"got": [one["body"] for one in got], "more": more}
+
+
+@asynccontextmanager
+async def _called(path: Path) -> AsyncIterator[tuple[RunningWorker, httpx.AsyncClient]]:
+    async with running_worker([calling], path, http=HTTP) as worker:
+        base = f"http://127.0.0.1:{worker.daemon.callback_port}"
+        async with httpx.AsyncClient(trust_env=False, base_url=base) as http:
+            yield worker, http
+
+
+async def _address(worker: RunningWorker, id: str) -> str:
+    found: list[str] = []
+
+    def is_there() -> bool:
+        row = worker.daemon.journal.get(id)
+        found[:] = [row.checkpoint["url"]] if row and row.checkpoint else []
+        return bool(found)
+
+    await until(is_there)
+    return found[0].removeprefix("https://hooks.example.com/plw")
+
+
+async def test_a_callback_reaches_its_handler(tmp_path: Path) -> None:
+    """What is posted to its address is answered by exactly 200 and given to it once, however often it is sent."""
+    async with _called(tmp_path) as (worker, http):
+        (execution,) = worker.submit("calling", {})
+        address = await _address(worker, execution.id)
+        statuses = [(await http.post(address, content=b'{"runId": 5}')).status_code for _ in range(3)]
+        await until(lambda: execution.status == "COMPLETED")
+        late = await http.post(address, content=b"late")
+    assert (statuses, late.status_code) == ([200, 200, 200], 200)
+    assert execution.output == {"got": ['{"runId": 5}'], "more": []}
+    assert query(tmp_path / "worker.db", "SELECT body FROM callback_bodies") == [('{"runId": 5}',)]
+
+
+async def test_a_forged_callback_is_nobodys(tmp_path: Path) -> None:
+    """Another secret, another number, no number, too much, or another method: refused, and nothing is stored."""
+    async with _called(tmp_path) as (worker, http):
+        (execution,) = worker.submit("calling", {})
+        address = await _address(worker, execution.id)
+        number, _, secret = address.rpartition("/")[2].partition("-")
+        assert len(secret) >= 22
+        forged = [f"{number}-{secret[:-1]}", f"{number}-", f"9-{secret}", secret, "٣-x", f"{'9' * 40}-{secret}"]
+        answers = [(await http.post(f"/callbacks/{token}", content=b"x")).status_code for token in forged]
+        assert answers == [404] * len(forged)
+        assert (await http.post(address, content=b"x" * (64 * 1024 + 1))).status_code == 413
+        assert (await http.get(address)).status_code == 405
+        assert [(await http.get(path)).status_code for path in ("/livez", "/metrics", "/status", "/")] == [404] * 4
+        assert (await worker.get(address)).status_code == 404
+        assert query(tmp_path / "worker.db", "SELECT * FROM callback_bodies") == []
+        await http.post(address, content=b"right")
+        await until(lambda: execution.status == "COMPLETED")
+    assert execution.output["got"] == ["right"]
+
+
+async def test_an_address_outlives_a_restart_and_a_retry(tmp_path: Path) -> None:
+    """The same for the same work; what arrived while nobody listened for it is there; others have other addresses."""
+    path = tmp_path / "worker.db"
+    async with opened(path) as journal:
+        one, again, other = _execution("e1", "k1"), _execution("e2", "k1"), _execution("e3", "k2")
+        for execution in (one, again, other):
+            await journal.claim(execution)
+        token = await journal.callbacks.token(one)
+        assert await journal.callbacks.store(token, "done")
+    async with opened(path) as journal:
+        assert await journal.callbacks.token(again) == token
+        assert await journal.callbacks.token(other) != token
+        assert [r["body"] for r in await journal.callbacks.received(token, after=0, timeout=0)] == ["done"]
+        for number in range(30):
+            assert await journal.callbacks.store(token, f"flood {number}")
+        assert len(await journal.callbacks.received(token, after=0, timeout=0)) == 20
+        query(path, "DELETE FROM executions WHERE idempotency_key = 'k1'")
+        await journal.callbacks.prune()
+        assert not await journal.callbacks.store(token, "done")
+    assert query(path, "SELECT count(*) FROM callback_bodies") == [(0,)]
+
+
+async def test_without_a_public_address_there_are_no_callbacks(tmp_path: Path) -> None:
+    """The handler is told which settings are missing."""
+    async with running_worker([calling], tmp_path) as worker:
+        (execution,) = await worker.run("calling", {})
+    assert "http.public_url" in execution.output["message"]
+    assert worker.daemon.callback_port == 0
+
+
+async def test_alone_a_handler_has_its_leases_and_no_callbacks() -> None:
+    """Outside of a worker nobody competes, and nobody listens."""
+    context = a_context()
+    async with context.lease("orders"):
+        assert await context.ended() is None
+    with pytest.raises(RuntimeError, match="only a worker that runs"):
+        await context.callback()
+
+
+# ── What a retry by the platform inherits ──
+
+
+@handler("remote", on_repeat="adopt", on_crash="rerun", timeout=60, concurrency=3)
+async def remote(_: dict, context: Context) -> dict[str, Any]:  # type: ignore[type-arg]
+    """Start something once, and wait for it."""
+    if context.checkpoint is not None:
+        return {"adopted": context.checkpoint["started_by"]}
+    await context.save_checkpoint({"started_by": context.execution_id})
+    raise TaskFailed("it did not end in time", code="timed_out")
+
+
+async def test_a_retry_goes_on_where_the_execution_that_it_repeats_has_ended(tmp_path: Path) -> None:
+    """With on_repeat="adopt" the last checkpoint of one that FAILED is the retry's own, from its start on."""
+    async with running_worker(
+        [remote], tmp_path, world=new_world("remote", retryCount=1, retryDelaySeconds=0)
+    ) as worker:
+        (execution,) = worker.submit("remote", {})
+        await until(lambda: any(e.status == "COMPLETED" for e in worker.world.executions.values()))
+        (again,) = [e for e in worker.world.executions.values() if e.retried_from == execution.id]
+    assert (execution.status, again.output) == ("FAILED", {"adopted": execution.id})
+
+
+async def test_a_handler_that_is_ended_learns_how_the_platform_has_ended_it(tmp_path: Path) -> None:
+    """In its last moments, behind a shield, `ended()` gives the status; at the end of a drain it gives nothing."""
+    heard: list[Any] = []
+
+    @handler("long", on_crash="rerun")
+    async def long(_: dict, context: Context) -> None:  # type: ignore[type-arg]
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                heard.append(await context.ended())
+
+    for watched in (True, False):
+        async with running_worker([long], tmp_path / str(watched), tasks={"long": {"watch": 0.05}},
+                                  drain={"timeout": 0.1}) as worker:  # fmt: skip
+            (execution,) = worker.submit("long", {})
+            await until(lambda w=worker: w.daemon.journal.in_hand("long") == 1)
+            if watched:
+                execution.status = "CANCELED"
+                await until(lambda: bool(heard))
+    assert heard == ["CANCELED", None]
+
+
+# ── Connections ──
+
+
+class Account(BaseModel):
+    """A section of connections."""
+
+    host: str
+    token: SecretStr
+
+
+class Choice(BaseModel):
+    """Which connection."""
+
+    connection: str
+
+
+class Link:
+    """An open connection."""
+
+    opened = 0
+
+    def __init__(self, account: Account) -> None:
+        Link.opened += 1
+        self.account = account
+
+    async def check(self) -> list[str]:
+        """Say that all is well, unless the host is bad."""
+        if self.account.host == "bad":
+            raise ConnectionError("nobody there")
+        if self.account.host == "slow":
+            await anyio.sleep_forever()
+        return [f"{self.account.host} answers"]
+
+
+@asynccontextmanager
+async def _open_link(account: Account) -> AsyncIterator[Link]:
+    if account.host == "shut":
+        raise OSError("shut")
+    yield Link(account)
+
+
+@handler("linked", settings=Choice)
+async def linked(_: dict, link: Annotated[Link, resource(_open_link, connection=Account)]) -> dict[str, str]:  # type: ignore[type-arg]
+    """Say which."""
+    return {"host": link.account.host}
+
+
+@handler("apart", settings=Choice, isolation="process")
+async def apart(_: dict, link: Annotated[Link, resource(_open_link, connection=Account)]) -> dict[str, str]:  # type: ignore[type-arg]
+    """Say which, in a process."""
+    return {"host": link.account.host, "token": str(link.account.token)}
+
+
+def _sections(*tasks: str, **connections: dict[str, Any]) -> dict[str, Any]:
+    named = {task: {"handler": task.partition("_")[0], "settings": {"connection": "here"}} for task in tasks}
+    return {"tasks": named, "connections": connections}
+
+
+async def test_all_tasks_that_name_a_connection_share_it(tmp_path: Path) -> None:
+    """Opened once, typed as its resource asks, secrets from a variable; in a handler's own process too."""
+    Link.opened = 0
+    here = {"host": "there", "token": "s3cret"}
+    async with running_worker([linked, apart], tmp_path, world=new_world("linked", "linked_too", "apart"),
+                              **_sections("linked", "linked_too", "apart", here=here)) as worker:  # fmt: skip
+        executions = [worker.submit(task, {})[0] for task in ("linked", "linked_too", "apart")]
+        await until(lambda: all(e.status == "COMPLETED" for e in executions))
+        assert Link.opened == 1
+        tasks = tuple(worker.daemon.catalogue.tasks.values())
+    assert [e.output["host"] for e in executions] == ["there"] * 3
+    assert set(executions[2].output["token"]) == {"*"}
+    assert await check_connections(tasks) == [(True, "connection here: there answers")]
+
+
+@pytest.mark.parametrize(
+    ("host", "finding"),
+    [("bad", "connection here: nobody there"), ("shut", "connection here: it cannot be opened: shut")],
+)
+async def test_a_connection_that_cannot_be_used_is_a_finding(tmp_path: Path, host: str, finding: str) -> None:
+    """Not an error of the check, and the token is no part of it."""
+    here = {"host": host, "token": "s3cret"}
+    async with running_worker([linked], tmp_path, **_sections("linked", here=here)) as worker:
+        await until(worker.daemon.catalogue.loaded.is_set)
+        assert await check_connections(worker.daemon.catalogue.tasks.values()) == [(False, finding)]
+
+
+@pytest.mark.parametrize(
+    ("connections", "problem"),
+    [
+        ({}, "connections.here: there is no such section; there are: none"),
+        ({"here": {"host": "x"}}, "connections.here.token: Field required"),
+        ({"here": {"host": "x", "token": "t", "port": 1}}, "connections.here.port: there is no such setting"),
+        (
+            {"here": {"host": "x", "token": {"env": "NOT_SET"}}},
+            "connections.here.token: the environment has no variable",
+        ),
+    ],
+)
+def test_a_mistake_in_a_connection_stops_the_start(tmp_path: Path, connections: Any, problem: str) -> None:
+    """In a line that names it as its writer knows it."""
+    settings = settings_for("http://127.0.0.1:1", tmp_path, **_sections("linked", **connections))
+    with pytest.raises(SettingsError) as refused:
+        task_settings(settings, {"linked": linked})
+    assert str(refused.value).startswith(problem)
+
+
+def test_a_resource_by_connection_takes_it_and_a_handler_has_one_kind() -> None:
+    """Mistakes of the handler's author are told at import."""
+    with pytest.raises(TypeError, match="takes the connection's section"):
+        resource(lambda: None, connection=Account)
+    with pytest.raises(TypeError, match="several kinds"):
+
+        @handler("two")
+        async def two(
+            _: dict,  # type: ignore[type-arg]
+            a: Annotated[Link, resource(_open_link, connection=Account)],
+            b: Annotated[Link, resource(_open_link, connection=Choice)],
+        ) -> None:
+            """Ask for too much."""

@@ -1,0 +1,224 @@
+"""`top`: the status document in a terminal, live."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, cast
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from product_live_worker.cli.told import errors_told
+from product_live_worker.model.errors import WorkerError
+from product_live_worker.ops.document import SCHEMA, StatusDocument
+from product_live_worker.ops.page.pages import headline
+from product_live_worker.ops.page.words import relative, slots, span
+from product_live_worker.settings import load
+
+PATIENCE = 5.0
+"""Seconds that an answer may take."""
+LARGEST = 5_000_000
+STYLES = {"well": "green", "notice": "yellow", "paused": "blue", "stopping": "blue", "unwell": "red"}
+SLOTS = {"used": ("■", "green"), "reserved": ("□", "green"), "free": ("·", "dim"), "away": ("x", "dim")}
+BLOCKS = " ▁▂▃▄▅▆▇█"
+MINUTES = 30
+"""Of the last hour's history, what fits into a line."""
+
+
+class NoAnswer(WorkerError):
+    """The worker's `/status` cannot be read."""
+
+
+def top(
+    url: Annotated[str, typer.Argument(help="The worker's address.", show_default="http.host and http.port")] = "",
+    *,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print it once, and end.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The settings file.", show_default="PLW_CONFIG")] = None,
+) -> None:
+    """Show what a worker is doing, live, until Ctrl-C; it costs the worker no request."""
+    console = Console()
+    with errors_told():
+        address = _address(url, config)
+        document = _read(address)
+        if once or not sys.stdout.isatty():
+            console.print(picture(document, address, height=0))
+            return
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            try:
+                _follow(live, address, document, every)
+            except KeyboardInterrupt:
+                return
+
+
+def _follow(live: Live, address: str, document: StatusDocument, every: float) -> None:
+    answered, trouble = time.monotonic(), ""
+    while True:
+        shown = picture(document, address, height=live.console.height)
+        if trouble:
+            silent = f"no answer for {span(time.monotonic() - answered)}: {trouble}"
+            shown = Group(Text(silent, "bold red"), shown)
+        live.update(shown, refresh=True)
+        time.sleep(every)
+        try:
+            document, answered, trouble = _read(address), time.monotonic(), ""
+        except NoAnswer as error:
+            trouble = str(error)
+
+
+def picture(document: StatusDocument, address: str, *, height: int) -> RenderableType:
+    """Draw the document; `height` is that of the terminal, 0 of one that scrolls."""
+    most = 1000 if not height else max(3, (height - 16) // 3)
+    parts: list[RenderableType] = [_verdict(document, address), _budget(document), _tasks(document, most)]
+    lists = (_in_hand(document, most), _reports(document, most), _failures(document, most))
+    return Group(*parts, *(table for table in lists if table.row_count))
+
+
+def _verdict(document: StatusDocument, address: str) -> Panel:
+    style = STYLES[document["condition"]]
+    text = Text(headline(document), f"bold {style}")
+    for check in document["checks"]:
+        if not check["ok"] or check["notable"]:
+            text.append(f"\n{plain(check['name'])}: {plain(check['reason'])}", "default")
+            text.append(f"\n  {plain(check.get('cure', ''))}", "dim")
+    counts = document["executions"]
+    text.append(
+        f"\n{counts['running']} running, {counts['claimed']} claimed, {counts['reports_waiting']} to report, "
+        f"{counts['undeliverable']} undeliverable",
+        "default",
+    )
+    title = f"product-live-worker {plain(document['version'])} on {plain(document['platform'])} · {address}"
+    return Panel(text, title=Text(title), border_style=style, title_align="left")
+
+
+def _budget(document: StatusDocument) -> Text:
+    budget = document["budget"]
+    if not budget["limit"]:
+        return Text("budget: no limit is set")
+    text = Text("budget ")
+    for slot in slots(budget):
+        text.append(*SLOTS[slot])
+    text.append(f" {budget['used']} of {budget['limit']} used")
+    if budget["reserved"]:
+        text.append(f", {budget['reserved']} kept for reports")
+    if budget["next_slot_frees_in_seconds"] is not None:
+        text.append(f", the next comes free in {span(budget['next_slot_frees_in_seconds'])}")
+    made = Counter(request["purpose"] for request in budget["requests"])
+    return text.append("".join(f" · {plain(purpose)} {count}" for purpose, count in sorted(made.items())), "dim")
+
+
+def _tasks(document: StatusDocument, most: int) -> Table:
+    left_out = document["tasks_left_out"] + max(0, len(document["tasks"]) - most)
+    table = _table(
+        "Tasks", "task", "slots", "next poll", "done", "failed", "p50", "p95", "last half hour", rest=left_out
+    )
+    for task in document["tasks"][:most]:
+        poll, took = task["next_poll"], task["handler_seconds"]
+        when = "" if poll["in_seconds"] is None else f"{span(poll['in_seconds'])}, "
+        table.add_row(
+            plain(task["key"]),
+            f"{task['in_hand']}/{task['concurrency']}",
+            Text(f"{when}{plain(poll['why'])}", "blue" if task["paused"] else "default"),
+            str(task["completed"]),
+            Text(str(task["failed"]), "red" if task["failed"] else "default"),
+            span(took["p50"]),
+            span(took["p95"]),
+            _spark(task["last_hour"]),
+        )
+    return table
+
+
+def _in_hand(document: StatusDocument, most: int) -> Table:
+    found, now = document["in_hand"], document["now"]
+    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
+    table = _table("Running", "execution", "task", "started", "deadline", "last line", rest=left_out)
+    for one in found["shown"][:most]:
+        line = one["last_line"]
+        started = "claimed" if one["started_at"] is None else relative(one["started_at"], now)
+        deadline = "" if one["deadline_at"] is None else relative(one["deadline_at"], now)
+        table.add_row(plain(one["id"]), plain(one["task"]), started, deadline, plain(line["text"]) if line else "")
+    return table
+
+
+def _reports(document: StatusDocument, most: int) -> Table:
+    found, now = document["reports"], document["now"]
+    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
+    table = _table("Results to report", "execution", "task", "settled", "why it waits", rest=left_out)
+    for one in found["shown"][:most]:
+        settled = "" if one["settled_at"] is None else relative(one["settled_at"], now)
+        table.add_row(plain(one["id"]), plain(one["task"]), settled, plain(one["trouble"] or "its turn in the budget"))
+    return table
+
+
+def _failures(document: StatusDocument, most: int) -> Table:
+    found, now = document["failures"], document["now"]
+    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
+    table = _table("Last failures", "execution", "task", "when", "code", "message", rest=left_out)
+    for one in found["shown"][:most]:
+        when = "" if one["at"] is None else relative(one["at"], now)
+        table.add_row(plain(one["id"]), plain(one["task"]), when, plain(one["code"]), plain(one["message"]))
+    return table
+
+
+def _table(title: str, *columns: str, rest: int) -> Table:
+    caption = f"{rest} more are not shown" if rest > 0 else None
+    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, box=None, expand=True)
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None if number else 2, header_style="dim")
+    return table
+
+
+def _spark(last_hour: list[tuple[int, int, int]]) -> Text:
+    counts = [0] * MINUTES
+    bad = [False] * MINUTES
+    for ago, done, failed in last_hour:
+        if ago < MINUTES:
+            counts[-1 - ago], bad[-1 - ago] = done + failed, failed > 0
+    most = max(counts)
+    text = Text()
+    for count, failed in zip(counts, bad, strict=True):
+        text.append(BLOCKS[-(-count * 8 // most)] if most else " ", "red" if failed else "green")
+    return text
+
+
+def plain(text: str) -> Text:
+    """Give a text that somebody else has written, as a terminal may show it: it moves no cursor and rings no bell."""
+    return Text("".join(c if c.isprintable() else " " for c in text))
+
+
+def _address(url: str, config: Path | None) -> str:
+    if not url:
+        host, port = (http := load(config, os.environ, require_key=False).http).host, http.port
+        if not port:
+            raise NoAnswer("http.port is 0: name the address that the worker's first log line has, as an argument")
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (asked, not listened on)
+        url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise NoAnswer(f"found {url!r}; allowed is the worker's address, as in http://127.0.0.1:8080")
+    return url.rstrip("/").removesuffix("/status")
+
+
+def _read(address: str) -> StatusDocument:
+    # Not httpx, which only product_live speaks: one GET of our own listener needs none of what it can do.
+    try:
+        with urllib.request.urlopen(f"{address}/status", timeout=PATIENCE) as answer:  # noqa: S310 (see _address)
+            document = json.loads(answer.read(LARGEST))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise NoAnswer(f"{address}/status cannot be read: {why}; does the worker run, and listen there?") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise NoAnswer(f"{address}/status is of another version than this command: use that of the worker")
+    return cast("StatusDocument", document)

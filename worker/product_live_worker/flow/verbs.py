@@ -1,0 +1,54 @@
+"""What the worker does for a handler that runs: the verbs behind `Context`, JSON in and JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from product_live_worker.journal.journal import Journal
+from product_live_worker.model.context import Verb
+from product_live_worker.model.execution import Execution
+
+NO_CALLBACKS = (
+    "nobody can call this worker back: the settings need http.public_url, under which others reach it, and "
+    "http.callback_port, on which it listens"
+)
+
+
+def verbs_for(
+    journal: Journal, execution: Execution, *, ended: Callable[[str], str | None], callback_url: str
+) -> dict[str, Verb]:
+    """Give the verbs of one execution; `ended` knows how the platform has ended it, `callback_url` may be empty."""
+
+    async def save_checkpoint(checkpoint: dict[str, Any]) -> None:
+        with anyio.CancelScope(shield=True):
+            await journal.save_checkpoint(execution, checkpoint)
+
+    async def lease(key: str) -> None:
+        await journal.key_leases.take(key, execution.id)
+
+    async def release(key: str) -> None:
+        await journal.key_leases.release(key, execution.id)
+
+    async def callback(_: None) -> str:
+        if not callback_url:
+            raise RuntimeError(NO_CALLBACKS)
+        return f"{callback_url}/callbacks/{await journal.callbacks.token(execution)}"
+
+    async def received(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        token = await journal.callbacks.token(execution)
+        return await journal.callbacks.received(token, after=int(wanted["after"]), timeout=float(wanted["timeout"]))
+
+    async def how_ended(_: None) -> str | None:
+        return ended(execution.id)
+
+    return {
+        "save_checkpoint": save_checkpoint,
+        "lease": lease,
+        "release": release,
+        "callback": callback,
+        "received": received,
+        "ended": how_ended,
+    }
