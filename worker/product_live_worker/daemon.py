@@ -207,6 +207,7 @@ class Daemon:
             budget,
             time.time(),
         )
+        self.page = new_page(self)
         metrics.watch(self._gauges(budget))
 
     async def remember(self) -> None:
@@ -479,10 +480,9 @@ async def open_daemon(
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
         http = settings.http
-        page = new_page(daemon)
-        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
+        app = create_app(daemon.health, daemon.status, metrics, daemon.page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, http.host, http.port))
-        opened.callback(page.close)
+        opened.callback(daemon.page.close)
         if http.callback_port is not None:
             outward = create_callback_app(journal.callbacks.store)
             daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))
