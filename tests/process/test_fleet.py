@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +23,7 @@ from support.processes import Running, command
 from support.watched_sandbox import watched_sandbox
 from support.workers import until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 MANY = 16
 TROUBLES = 8
@@ -34,7 +33,7 @@ EX_CONFIG = 78
 async def test_sixteen_workers_share_one_budget_and_lose_nothing_whoever_is_killed(
     postgres_server: Postgres, tmp_path: Path
 ) -> None:
-    """Saturated, they complete what the budget carries; then some are killed, some stopped, and the database restarted.
+    """Saturated, they spend it all on work; then some are killed, some stopped, and the database is restarted twice.
 
     In all that time no window holds more requests than the limit, none is refused, and nothing is run twice.
     """
@@ -46,25 +45,21 @@ async def test_sixteen_workers_share_one_budget_and_lose_nothing_whoever_is_kill
         for number in range(250):
             sandbox.submit("slow" if number % 2 else "again", number=number, seconds=0.3)
         executions = sandbox.world.executions
-        begun = await settled(executions.values(), WINDOW)
-        done = await settled(executions.values(), 2 * WINDOW) - begun
-        # What is sent by the last of a window is answered in the next; a busy machine is late, too.
-        assert done >= 0.7 * LIMIT
-        assert Counter(note.word for note in workers.notes())["start"] <= done + begun + 4 * MANY
+        await anyio.sleep(WINDOW)
+        begun = len(sandbox.seen)
+        await anyio.sleep(2 * WINDOW)
+        work = [one for one in sandbox.seen[begun:] if one.claimed or one.operation == "update_execution"]
+        # Whatever the machine's load: what is spent is spent on work, and hardly anything on empty polls or take-overs.
+        assert len(work) >= 0.8 * (len(sandbox.seen) - begun)
         await trouble(workers, postgres_server, Random(5))
         rows = await over(workers)
+        await workers.up()
         assert await workers.drain() == [0] * MANY
     assert sandbox.world.limiter.refused == 0
     assert LIMIT * 0.8 <= sandbox.world.limiter.largest_window <= LIMIT
     assert [problem for execution in executions.values() for problem in wrong(workers, execution, rows)] == []
     lost = [execution for execution in executions.values() if execution.id not in rows]
     assert len(lost) <= TROUBLES
-
-
-async def settled(executions: Collection[Execution], seconds: float) -> int:
-    """Let so much time pass; gives how many executions have a final status then."""
-    await anyio.sleep(seconds)
-    return sum(execution.status in FINAL for execution in executions)
 
 
 async def trouble(workers: Fleet, server: Postgres, chance: Random) -> None:

@@ -20,7 +20,7 @@ from support.watched_sandbox import WatchedSandbox
 
 LIMIT, WINDOW = 50, 6.0
 """The budget, scaled down ten times."""
-LEASE = 2.0
+LEASE = 3.0
 
 
 @dataclass

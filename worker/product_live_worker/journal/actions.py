@@ -74,7 +74,7 @@ def prune(connection: Connection, platform: str, before: float) -> None:
 def _move(connection: Connection, platform: str, action: Action) -> None:
     states, values = _OF_EXECUTIONS[action.verb]
     row = (executions.c.platform == platform) & (executions.c.id == action.subject)
-    found = connection.execute(select(executions.c.state).where(row)).scalar_one_or_none()
+    found = connection.execute(select(executions.c.state).where(row).with_for_update()).scalar_one_or_none()
     if found not in states:
         state = "not in the journal" if found is None else found
         raise IllegalTransition(f"execution {action.subject} is {state}; it must be {' or '.join(states)}")
