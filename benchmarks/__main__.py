@@ -29,6 +29,7 @@ from benchmarks.scenarios import (
     startup,
     two_strangers,
     virtual,
+    virtual_fleet,
     waiting,
 )
 
@@ -49,6 +50,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
     },
     {"fleet": fleet.run},
     {"virtual": virtual.run},
+    {"virtual-fleet": virtual_fleet.run},
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},
     {"journal-million": journal_million.run},
