@@ -91,8 +91,7 @@ class Board:
         after, now = self.actions[-1].number if self.actions else 0, time.time()
 
         def step(connection: Connection) -> tuple[list[Action], list[Action]]:
-            pauses = actions.in_force(connection, self._platform, now)
-            return pauses, actions.since(connection, self._platform, after)
+            return actions.look(connection, self._platform, after, now)
 
         pauses, new = await self._do(step, writes=False)
         self._pauses = {pause.subject: pause for pause in pauses}

@@ -210,6 +210,14 @@ class Journal:
         while self.trouble:
             await self._changed.wait()
 
+    async def written(self, execution_id: str) -> None:
+        """Wait until a shared database has what is known here of an execution: before, another may end it otherwise.
+
+        With a file, which only those on this machine share, what is in memory may be reported.
+        """
+        while self._shared and execution_id in self._unwritten:
+            await self._changed.wait()
+
     async def next(self, state: State) -> Execution:
         """Wait for an execution that has newly come into `state`, and give each just once."""
         while True:
@@ -408,6 +416,7 @@ class Journal:
                 self._drop(execution_id)
             if self._unwritten.get(execution_id) is execution:
                 del self._unwritten[execution_id]
+                self._wake()
 
     async def prune(self, before: float) -> int:
         """Forget what was reported before that moment; gives how many rows."""
