@@ -87,7 +87,7 @@ def all_rows(place: Place, which: str = "", *values: Any) -> list[dict[str, Any]
         return [dict(columns) for (columns,) in found]
     with closing(sqlite3.connect(place)) as connection:
         connection.row_factory = sqlite3.Row
-        return [dict(found) for found in connection.execute(f"SELECT * FROM executions {which}", values)]  # noqa: S608
+        return [dict(found) for found in connection.execute(f"SELECT * FROM executions {which}", values)]  # noqa: S608 (ours)
 
 
 def refuse(place: Place, verb: str, table: str = "executions", *, only: str = "") -> None:
