@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CODE = [path for folder in ("worker", "handlers", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)")
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.!]*)")
 
 
 def pins() -> dict[str, str]:

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import anyio
+from deploy_probes.probing import probe
 from pydantic import BaseModel
 
-from deploy_probes.probing import probe
 from product_live_worker import handler
 
 
