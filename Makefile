@@ -20,6 +20,7 @@ test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache
+	@PYTHONPATH=tests $(BIN)/python -m support.browser
 	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
 	@echo "All is well."
 

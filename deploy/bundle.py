@@ -55,7 +55,7 @@ def bundle(plugins: Iterable[str], pythons: Iterable[str], machine: str, dist: P
     for python in pythons:
         on = [word for name in PLATFORMS for word in ("--platform", f"{name}_{machine}")]
         _pip(
-            *("download", "--dest", wheels, "--only-binary", ":all:", "--implementation", "cp"),
+            *("download", "--dest", wheels, "--find-links", wheels, "--only-binary", ":all:", "--implementation", "cp"),
             *("--python-version", python, *on, "--constraint", ROOT / "constraints.txt"),
             *(worker, *found, *(name for name in names if "@" not in name)),
         )

@@ -37,7 +37,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """Give what makes a folder once for all processes of this run: the first that asks makes it, the others wait."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    base = Path(os.environ.get("DEVCACHE", base))  # XXXDEV
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
         path, made = base / name, base / f"{name}.made"

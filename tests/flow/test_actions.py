@@ -223,7 +223,7 @@ async def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
         refuse(tmp_path / "worker.db", "INSERT", "actions")
         with pytest.raises(JournalUnwritable, match="disk is full"):
             await worker.daemon.actions.act(asked("pause"))
-        allow(tmp_path / "worker.db", "INSERT")
+        allow(tmp_path / "worker.db", "INSERT", "actions")
         assert worker.daemon.journal.board.pauses() == ()
         assert query(tmp_path / "worker.db", "SELECT count(*) FROM actions") == [(0,)]
 

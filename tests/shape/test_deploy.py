@@ -55,6 +55,7 @@ def test_the_template_is_the_unit_with_a_name_in_it() -> None:
     named = [
         line.replace("/etc/product-live-worker/", "/etc/product-live-worker/%i/")
         .replace("StateDirectory=product-live-worker", "StateDirectory=product-live-worker-%i")
+        .replace("User=product-live-worker", "User=plw-%i")
         .replace("Description=Product-Live worker", "Description=Product-Live worker for %i")
         for line in lines(UNIT)
     ]

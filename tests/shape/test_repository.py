@@ -98,7 +98,7 @@ def lines_of(path: Path) -> list[str]:
 
 def test_tests_are_sorted_into_their_kinds() -> None:
     """Each file of tests is in a folder of its kind; folders of tests are no packages."""
-    kinds = {"unit", "contract", "flow", "process", "deploy", "shape", "support"}
+    kinds = {"unit", "contract", "flow", "browser", "process", "deploy", "shape", "support"}
     tests = [path.relative_to(ROOT / "tests") for path in CODE if path.is_relative_to(ROOT / "tests")]
     assert {path.parts[0] for path in tests} <= kinds | {"conftest.py"}
     assert not [path for path in tests if path.name == "__init__.py"]

@@ -48,10 +48,14 @@ class RunningWorker:
         """Give the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
-    async def get(self, path: str) -> httpx.Response:
+    async def get(self, path: str, **headers: str) -> httpx.Response:
         """Ask the ops listener."""
         async with httpx.AsyncClient(trust_env=False) as http:
-            return await http.get(f"http://127.0.0.1:{self.daemon.port}{path}")
+            return await http.get(f"http://127.0.0.1:{self.daemon.port}{path}", headers=headers)
+
+    async def page(self) -> str:
+        """Give the operator's page."""
+        return (await self.get("/", Accept="text/html")).text
 
     async def drain(self) -> None:
         """Stop the worker in its orderly way, and wait until it has ended."""

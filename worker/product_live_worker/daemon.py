@@ -208,6 +208,7 @@ class Daemon:
             time.time(),
         )
         self.metrics = metrics
+        self.page = new_page(self)
         metrics.watch(self._gauges(budget))
         ready = "Whether a check of /readyz is passed.", lambda: {check.name: check.ok for check in self.health.ready()}
         metrics.watch({"ready": ready}, by="check")
@@ -488,10 +489,9 @@ async def open_daemon(
         await opened.enter_async_context(daemon.resources)
         opened.push_async_callback(daemon.processes.close)
         http = settings.http
-        page = new_page(daemon)
-        app = create_app(daemon.health, daemon.status, metrics, page, lambda: known_secrets(settings))
+        app = create_app(daemon.health, daemon.status, metrics, daemon.page, lambda: known_secrets(settings))
         daemon.port = await opened.enter_async_context(listen(app, http.host, http.port))
-        opened.callback(page.close)
+        opened.callback(daemon.page.close)
         if http.callback_port is not None:
             outward = create_callback_app(journal.callbacks.store)
             daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))

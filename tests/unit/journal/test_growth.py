@@ -100,6 +100,14 @@ async def _work(journal: Journal, steps: Steps) -> None:
     with steps.of("prune"):
         # A little before all that the test has put there.
         assert await journal.prune(9e8) == 0
+    with steps.of("act"):
+        await journal.board.act(Action(verb="pause", who="anna", at=time.time()))
+    with steps.of("look"):
+        assert len(await journal.board.look()) == 1
+    with steps.of("survey"):
+        await journal.board.survey()
+    with steps.of("failures"):
+        assert await journal.board.failures() == []
     with steps.of("slot"):
         slot = await journal.ledger.take(Demand(limit=50, hold=60))
         assert isinstance(slot, int)

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 from urllib.parse import urlsplit
@@ -34,6 +35,10 @@ LARGEST = 5_000_000
 STYLES = {"well": "green", "notice": "yellow", "paused": "blue", "stopping": "blue", "unwell": "red"}
 SLOTS = {"used": ("■", "green"), "reserved": ("□", "green"), "free": ("·", "dim"), "away": ("x", "dim")}
 BLOCKS = " ▁▂▃▄▅▆▇█"
+NARROW = 100
+"""Columns of a terminal below which what can be spared is left out."""
+WIDE = frozenset({"p50", "p95", "last half hour", "deadline", "when"})
+PROSE = frozenset({"next poll", "last line", "why it waits", "message"})
 MINUTES = 30
 """Of the last hour's history, what fits into a line."""
 
@@ -55,7 +60,7 @@ def top(
         address = _address(url, config)
         document = _read(address)
         if once or not sys.stdout.isatty():
-            console.print(picture(document, address, height=0))
+            console.print(picture(document, address, width=console.width, height=0))
             return
         with Live(console=console, screen=True, auto_refresh=False) as live:
             try:
@@ -67,7 +72,7 @@ def top(
 def _follow(live: Live, address: str, document: StatusDocument, every: float) -> None:
     answered, trouble = time.monotonic(), ""
     while True:
-        shown = picture(document, address, height=live.console.height)
+        shown = picture(document, address, width=live.console.width, height=live.console.height)
         if trouble:
             silent = f"no answer for {span(time.monotonic() - answered)}: {trouble}"
             shown = Group(Text(silent, "bold red"), shown)
@@ -79,12 +84,35 @@ def _follow(live: Live, address: str, document: StatusDocument, every: float) ->
             trouble = str(error)
 
 
-def picture(document: StatusDocument, address: str, *, height: int) -> RenderableType:
-    """Draw the document; `height` is that of the terminal, 0 of one that scrolls."""
+def picture(document: StatusDocument, address: str, *, width: int, height: int) -> RenderableType:
+    """Draw the document for a terminal of this size; `height` 0 is one that scrolls."""
     most = 1000 if not height else max(3, (height - 16) // 3)
-    parts: list[RenderableType] = [_verdict(document, address), _budget(document), _tasks(document, most)]
-    lists = (_in_hand(document, most), _reports(document, most), _failures(document, most))
-    return Group(*parts, *(table for table in lists if table.row_count))
+    lists = (_tasks(document), _in_hand(document), _reports(document), _failures(document))
+    tables = (one.table(most=most, narrow=width < NARROW) for one in lists if one.rows)
+    return Group(_verdict(document, address), _budget(document), *tables)
+
+
+@dataclass(frozen=True)
+class _List:
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str | Text, ...]]
+    left_out: int
+
+    def table(self, *, most: int, narrow: bool) -> Table:
+        rest = self.left_out + max(0, len(self.rows) - most)
+        caption = f"{rest:,} more are not shown" if rest else None
+        table = Table(
+            title=self.title, title_justify="left", title_style="bold", caption=caption, box=None, expand=True
+        )
+        shown = [number for number, name in enumerate(self.columns) if not (narrow and name in WIDE)]
+        for number in shown:
+            # What is copied into the next command is never cut; what is only read takes what is left of the line.
+            prose = self.columns[number] in PROSE
+            table.add_column(self.columns[number], no_wrap=True, ratio=1 if prose else None, header_style="dim")
+        for row in self.rows[:most]:
+            table.add_row(*(row[number] for number in shown))
+        return table
 
 
 def _verdict(document: StatusDocument, address: str) -> Panel:
@@ -120,65 +148,56 @@ def _budget(document: StatusDocument) -> Text:
     return text.append("".join(f" · {plain(purpose)} {count}" for purpose, count in sorted(made.items())), "dim")
 
 
-def _tasks(document: StatusDocument, most: int) -> Table:
-    left_out = document["tasks_left_out"] + max(0, len(document["tasks"]) - most)
-    table = _table(
-        "Tasks", "task", "slots", "next poll", "done", "failed", "p50", "p95", "last half hour", rest=left_out
-    )
-    for task in document["tasks"][:most]:
+def _tasks(document: StatusDocument) -> _List:
+    columns = ("task", "slots", "next poll", "done", "failed", "p50", "p95", "last half hour")
+    rows: list[tuple[str | Text, ...]] = []
+    for task in document["tasks"]:
         poll, took = task["next_poll"], task["handler_seconds"]
         when = "" if poll["in_seconds"] is None else f"{span(poll['in_seconds'])}, "
-        table.add_row(
-            plain(task["key"]),
-            f"{task['in_hand']}/{task['concurrency']}",
-            Text(f"{when}{plain(poll['why'])}", "blue" if task["paused"] else "default"),
-            str(task["completed"]),
-            Text(str(task["failed"]), "red" if task["failed"] else "default"),
-            span(took["p50"]),
-            span(took["p95"]),
-            _spark(task["last_hour"]),
+        rows.append(
+            (
+                plain(task["key"]),
+                f"{task['in_hand']}/{task['concurrency']}",
+                Text(f"{when}{plain(poll['why'])}", "blue" if task["paused"] else "default"),
+                str(task["completed"]),
+                Text(str(task["failed"]), "red" if task["failed"] else "default"),
+                span(took["p50"]),
+                span(took["p95"]),
+                _spark(task["last_hour"]),
+            )
         )
-    return table
+    return _List("Tasks", columns, rows, document["tasks_left_out"])
 
 
-def _in_hand(document: StatusDocument, most: int) -> Table:
+def _in_hand(document: StatusDocument) -> _List:
     found, now = document["in_hand"], document["now"]
-    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
-    table = _table("Running", "execution", "task", "started", "deadline", "last line", rest=left_out)
-    for one in found["shown"][:most]:
-        line = one["last_line"]
-        started = "claimed" if one["started_at"] is None else relative(one["started_at"], now)
-        deadline = "" if one["deadline_at"] is None else relative(one["deadline_at"], now)
-        table.add_row(plain(one["id"]), plain(one["task"]), started, deadline, plain(line["text"]) if line else "")
-    return table
+    rows: list[tuple[str | Text, ...]] = []
+    for one in found["shown"]:
+        line, started = one["last_line"], one["started_at"] and relative(one["started_at"], now)
+        deadline, said = one["deadline_at"] and relative(one["deadline_at"], now), plain(line["text"]) if line else ""
+        rows.append((plain(one["id"]), plain(one["task"]), started or "claimed", deadline or "", said))
+    return _List("Running", ("execution", "task", "started", "deadline", "last line"), rows, found["left_out"])
 
 
-def _reports(document: StatusDocument, most: int) -> Table:
+def _reports(document: StatusDocument) -> _List:
     found, now = document["reports"], document["now"]
-    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
-    table = _table("Results to report", "execution", "task", "settled", "why it waits", rest=left_out)
-    for one in found["shown"][:most]:
-        settled = "" if one["settled_at"] is None else relative(one["settled_at"], now)
-        table.add_row(plain(one["id"]), plain(one["task"]), settled, plain(one["trouble"] or "its turn in the budget"))
-    return table
+    rows: list[tuple[str | Text, ...]] = []
+    for one in found["shown"]:
+        settled, why = (
+            one["settled_at"] and relative(one["settled_at"], now),
+            one["trouble"] or "its turn in the budget",
+        )
+        rows.append((plain(one["id"]), plain(one["task"]), settled or "", plain(why)))
+    return _List("Results to report", ("execution", "task", "settled", "why it waits"), rows, found["left_out"])
 
 
-def _failures(document: StatusDocument, most: int) -> Table:
+def _failures(document: StatusDocument) -> _List:
     found, now = document["failures"], document["now"]
-    left_out = found["left_out"] + max(0, len(found["shown"]) - most)
-    table = _table("Last failures", "execution", "task", "when", "code", "message", rest=left_out)
-    for one in found["shown"][:most]:
-        when = "" if one["at"] is None else relative(one["at"], now)
-        table.add_row(plain(one["id"]), plain(one["task"]), when, plain(one["code"]), plain(one["message"]))
-    return table
-
-
-def _table(title: str, *columns: str, rest: int) -> Table:
-    caption = f"{rest} more are not shown" if rest > 0 else None
-    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, box=None, expand=True)
-    for number, name in enumerate(columns):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None if number else 2, header_style="dim")
-    return table
+    rows: list[tuple[str | Text, ...]] = []
+    for one in found["shown"]:
+        when = one["at"] and relative(one["at"], now)
+        rows.append((plain(one["id"]), plain(one["task"]), when or "", plain(one["code"]), plain(one["message"])))
+    return _List("Last failures", ("execution", "task", "when", "code", "message"), rows, found["left_out"])
 
 
 def _spark(last_hour: list[tuple[int, int, int]]) -> Text:

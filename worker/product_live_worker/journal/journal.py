@@ -107,6 +107,7 @@ class Journal:
         On a `shared` database a whole fleet may have been cut off from it: nobody is taken over for a lease after that.
         """
         self.ledger = ledger
+        ledger.on_trouble = self._tell
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
         self.holder = process
@@ -432,6 +433,7 @@ class Journal:
         """Take in who is alive, as seen at `now`."""
         turn = living.holders.index(self.holder) if self.holder in living.holders else 0
         self.fleet = Fleet(max(1, len(living.holders)), turn, living.at - now)
+        self.ledger.alone = self.fleet.workers == 1
         if is_newer(living.revision):
             self.outgrown = (
                 f"a newer worker has brought the journal to schema {living.revision}; this one knows {REVISION}"

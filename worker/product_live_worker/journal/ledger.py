@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection, Double, Integer, Text, bindparam, delete, exists, insert, select, update
 
@@ -16,8 +16,6 @@ from product_live_worker.model.window import Demand, wait_for_slot
 
 UNWRITTEN = -2
 """The first number of a slot that is only in memory; they go down from here."""
-
-
 UNREACHABLE = 0.5
 """Seconds between two attempts to take a slot while a shared database cannot be asked."""
 EXPIRED = 16
@@ -30,16 +28,21 @@ class JournalLedger:
     Of the workers that look at the same window only one takes the slot after its newest; the others look again. No lock
     is held between looking and taking, so a worker that is stopped there stops nobody else.
 
-    While the disk refuses commits, the window goes on in memory, so that what is settled can still be reported; not on
-    a shared database, where nobody knows then what the others send.
+    While the disk refuses commits, the window of a worker that is alone goes on in memory, so that what is settled can
+    still be reported. Beside others it waits: nobody knows then what they send.
     """
 
     def __init__(self, writer: Writer, platform: str, *, clock: Clock, shared: bool = False) -> None:
         self.now = clock.now
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        """Hears that the disk refuses."""
         self._writer = writer
         self._platform = platform
         self._clock = clock
         self._shared = shared
+        self.alone = True
+        """Whether no other worker uses this window, as of the last renewal."""
+        self._seen: dict[int, tuple[str, float]] = {}
         self._known: dict[int, tuple[str, float]] = {}
         self._unwritten = itertools.count(UNWRITTEN, -1)
         # Built once: what SQLAlchemy makes of a statement is kept with the statement.
@@ -81,8 +84,9 @@ class JournalLedger:
         """See Ledger."""
         try:
             taken = await self._writer.do(lambda connection: self._look_and_take(connection, demand))
-        except JournalUnwritable:
-            taken = UNREACHABLE if self._shared else self._take_unwritten(demand)
+        except JournalUnwritable as error:
+            self.on_trouble(str(error))
+            taken = self._take_unwritten(demand) if self.alone and not self._shared else UNREACHABLE
         if isinstance(taken, int):
             self._known[taken] = (demand.lane, self.now() + demand.hold)
         return taken
@@ -103,7 +107,11 @@ class JournalLedger:
         while True:
             rows = connection.execute(self._look).all()
             here = [row for row in rows if row.platform == self._platform]
-            wait = wait_for_slot(demand, _by_lane((row.resource, row.left) for row in here), 0.0)
+            now = self.now()
+            self._seen = {row.number: (row.resource, now + row.left) for row in here}
+            # What was sent while the disk refused is in no row, and counts all the same.
+            unwritten = [known for number, known in tuple(self._known.items()) if number <= UNWRITTEN]
+            wait = wait_for_slot(demand, _by_lane((*self._seen.values(), *unwritten)), now)
             if wait > 0:
                 return wait
             seen = max((row.number for row in rows), default=0)
@@ -116,7 +124,8 @@ class JournalLedger:
             return int(seen) + 1
 
     def _take_unwritten(self, demand: Demand) -> int | float:
-        return wait_for_slot(demand, _by_lane(self._known.values()), self.now()) or next(self._unwritten)
+        held = self._seen | self._known
+        return wait_for_slot(demand, _by_lane(held.values()), self.now()) or next(self._unwritten)
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from product_live_worker.journal.database import file_of
+from product_live_worker.journal.sqlite import file_of
 
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = frozenset(

@@ -5,9 +5,11 @@ Moments are ISO 8601 in UTC, durations seconds. Lists are capped; `left_out` say
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+import json
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
+from typing_extensions import TypedDict  # on Python 3.11, pydantic can read no other
 
 SCHEMA = 1
 """The version of the document: it grows with each change that a reader of the old one could trip over."""
@@ -271,3 +273,7 @@ def json_schema() -> dict[str, Any]:
     schema = TypeAdapter(StatusDocument).json_schema()
     schema["properties"]["schema"] = {"const": SCHEMA, "title": "Schema", "type": "integer"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))  # noqa: T201 (it is what it is run for)

@@ -154,8 +154,9 @@ class Health:
         return Check(
             "threads",
             stuck <= self.max_stuck_threads,
-            f"{stuck} {'thread runs' if stuck == 1 else 'threads run'} on after their deadline"
-            + ("; their slots stay taken" if stuck else ""),
+            "1 thread runs on after its deadline; its slot stays taken"
+            if stuck == 1
+            else f"{stuck} threads run on after their deadline",
             "Mend the handler so that it ends in time; restart the worker to be rid of the threads.",
             notable=stuck > 0,
         )
@@ -176,7 +177,8 @@ class Health:
             cure = "Make room on the disk, or mend its permissions; work goes on by itself."
             return Check("journal", False, self.journal.trouble, cure)
         kept = self.journal.undeliverable
-        return Check("journal", True, f"{kept} undeliverable results kept", UNDELIVERABLE, notable=kept > 0)
+        found = f"{kept} undeliverable {'result is' if kept == 1 else 'results are'} kept"
+        return Check("journal", True, found, UNDELIVERABLE, notable=kept > 0)
 
     def _may_poll(self) -> bool:
         # After a restart, what is run again may take every slot at once.

@@ -22,6 +22,7 @@ from product_live_worker.ops.status import Status, action_line, moment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 ORDER = ("budget", "actions", "tasks", "in_hand", "failures", "reports", "undeliverable", "workers")
 """The sections below the verdict."""
@@ -138,6 +139,7 @@ class Pages:
             "exact": words.exact,
             "bars": words.bars,
             "cut": cut,
+            "commands": commands,
         }
         made.globals["assets"] = hashlib.sha256(b"".join(asset(name) for name in ASSETS)).hexdigest()[:12]
         return made
@@ -227,6 +229,13 @@ def cut(text: str | None, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def commands(text: str) -> Markup:
+    """Set what stands between backticks as a command."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 (with Jinja2, which only who looks pays for)
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 (it has just been escaped)
+
+
 def _well(document: StatusDocument) -> str:
     running = document["executions"]["running"]
     polled = "polls are answered" if document["last_successful_poll_at"] else "the first poll is on its way"
@@ -256,7 +265,7 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Task's id", row["task_id"]),
         ("Idempotency key", row["idempotency_key"]),
         ("Held by", row["holder"] or "nobody"),
-        ("Attempts to report", str(row["attempts"])),
+        ("Reports without an answer", str(row["attempts"])),
         ("Crashes", str(row["crashes"])),
         ("On a repeat", row["on_repeat"]),
         ("Checkpoint", "saved" if row["checkpoint"] is not None else "none"),

@@ -39,6 +39,7 @@ def upgrade() -> None:
     )
     for name, column, condition in (
         ("executions_open", "holder", sa.text("state != 'REPORTED'")),
+        ("executions_state", "state", sa.text("state != 'REPORTED'")),
         ("executions_reported", "reported_at", sa.text("state = 'REPORTED'")),
         ("executions_failed", "number", sa.text("status = 'FAILED'")),
     ):

@@ -1,0 +1,402 @@
+"""The operator's page as a woken operator sees it: in a real browser, against a real worker in trouble or not.
+
+With SCREENSHOTS=docs/images in the environment, the pictures of the documentation are made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from product_live_worker import Context, TaskFailed, handler, sandbox
+from product_live_worker.daemon import new_page
+from product_live_worker.model.execution import State
+from product_live_worker.model.handler import Handler
+from product_live_worker.telemetry.events import ReportUndeliverable
+from support.browser import Looking, looking, open_browser
+from support.journals import an_execution, query
+from support.workers import RunningWorker, new_world, running_worker, until
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "a token for the operators"  # noqa: S105 (of the tests)
+QUICK = {"requests_per_minute": 100, "window": 10.0}
+SOON = 8_000
+"""Milliseconds in which the page must be right: three seconds, and the rest for a busy machine."""
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><b>bold</b>'\"&"
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Run a Chromium; skip where there is none."""
+    async with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Say where pictures go."""
+    return Path(os.environ.get("SCREENSHOTS", tmp_path))
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> dict[str, str]:
+    """Give the section of settings that lets operators act."""
+    (tmp_path / "token").write_text(TOKEN)
+    return {"admin_token_file": str(tmp_path / "token"), "port": 0}
+
+
+@handler("power")
+async def power(input: dict[str, Any]) -> dict[str, int]:
+    """Do something at once."""
+    return {"result": 2 ** input["power"]}
+
+
+@handler("wait", concurrency=2, timeout=300)
+async def wait(input: dict[str, Any], context: Context) -> None:  # noqa: ARG001
+    """Run until it is cancelled."""
+    context.log.info("waiting for the supplier", page=4)
+    await anyio.sleep_forever()
+
+
+@handler("refuse", concurrency=2)
+async def refuse(input: dict[str, Any]) -> None:
+    """Fail with what it is told to say."""
+    raise TaskFailed(input["say"], code="no_ean")
+
+
+@asynccontextmanager
+async def watched(
+    browser: Browser, handlers: list[Handler], home: Path, **more: Any
+) -> AsyncIterator[tuple[RunningWorker, Looking]]:
+    """Run a worker, look at its page, and see in the end that the browser had nothing to complain of."""
+    async with AsyncExitStack() as opened:
+        window = more.pop("window", {})
+        # So many requests that no test waits for a poll.
+        more = {"world": new_world(*(one.name for one in handlers), limit=0), "budget": QUICK, **more}
+        worker = await opened.enter_async_context(running_worker(handlers, home, drain={"timeout": 0.1}, **more))
+        looks = await opened.enter_async_context(looking(browser, **window))
+        await looks.page.goto(address(worker))
+        yield worker, looks
+        assert looks.complaints == []
+        assert await looks.page.title() != "owned"
+
+
+def address(worker: RunningWorker, path: str = "") -> str:
+    """Give the address of a page."""
+    return f"http://127.0.0.1:{worker.daemon.port}/{path}"
+
+
+async def sign_in(page: Page, worker: RunningWorker) -> None:
+    """Sign in as Anna."""
+    await page.goto(address(worker, "sign-in"))
+    await page.get_by_label("Your name").fill("Anna")
+    await page.get_by_label("Token").fill(TOKEN)
+    await page.get_by_role("main").get_by_role("button", name="Sign in").click()
+    await page.wait_for_url(address(worker))
+
+
+async def told(page: Page, headline: str, *words: str) -> None:
+    """See that the verdict is this, soon."""
+    verdict = page.locator("#verdict")
+    await expect(verdict.locator("h1")).to_contain_text(headline, timeout=SOON)
+    for word in words:
+        await expect(verdict).to_contain_text(word, timeout=SOON)
+
+
+async def test_idle_and_busy_are_told_as_they_are(tmp_path: Path, browser: Browser) -> None:
+    """The page follows by itself from the first poll to full slots, with what runs and its last line."""
+    async with watched(browser, [power, wait], tmp_path) as (worker, window):
+        page = window.page
+        await told(page, "All is well", "Polls are answered, nothing waits.")
+        await expect(page.locator("#live")).to_have_text("live", timeout=SOON)
+        worker.submit("wait", {}, {})
+        await told(page, "All is well", "2 executions run.")
+        await expect(page.locator("#tasks")).to_contain_text("all its slots are taken", timeout=SOON)
+        running = page.locator("#in_hand tbody tr")
+        await expect(running).to_have_count(2, timeout=SOON)
+        await expect(running.first).to_contain_text("waiting for the supplier page=4")
+        await expect(running.first).to_contain_text("in 5 min")
+        await expect(page.locator("#budget")).to_contain_text("of 100 requests left")
+        assert await window.serious_faults() == []
+
+
+async def test_without_javascript_the_page_is_whole(tmp_path: Path, browser: Browser) -> None:
+    """It says the same, and that it has to be reloaded."""
+    async with watched(browser, [power], tmp_path, window={"java_script_enabled": False}) as (worker, window):
+        await until(lambda: worker.daemon.poller.succeeded_at is not None)
+        await window.page.reload()
+        await told(window.page, "All is well")
+        await expect(window.page.locator("#live")).to_have_text("reload to see changes")
+
+
+def faults(**parameters: Any) -> sandbox.Faults:
+    """Put a fault in force."""
+    made = sandbox.Faults()
+    made.add(**parameters)
+    return made
+
+
+async def test_a_429_is_told_with_what_it_means(tmp_path: Path, browser: Browser) -> None:
+    """Somebody else uses the account: no fault of the worker's, and the operator learns how much is left."""
+    refusing = faults(kind="status", status=429, retry_after=30, operations=["poll"])
+    async with watched(browser, [power], tmp_path, faults=refusing) as (_, window):
+        await told(window.page, "Something is wrong", "429", "Somebody else uses the account's requests too")
+        await expect(window.page.locator("#budget")).to_contain_text("are ours for now", timeout=SOON)
+
+
+async def test_a_refused_key_is_told_with_its_cure(tmp_path: Path, browser: Browser) -> None:
+    """Also when it is revoked while the worker runs."""
+    revoked = sandbox.Faults()
+    async with watched(browser, [power], tmp_path, faults=revoked) as (worker, window):
+        await told(window.page, "All is well")
+        revoked.add("status", status=401)
+        await until(lambda: worker.daemon.poller.outage.lasts)
+        await told(window.page, "Something is wrong", "the API key is refused", "Put a valid key into api.key_file")
+
+
+async def test_a_platform_that_is_away_is_told_at_once(tmp_path: Path, browser: Browser) -> None:
+    """At first as a short outage, in which work goes on; a worker that never reached it is not well."""
+    away = sandbox.Faults()
+    async with watched(browser, [power], tmp_path, faults=away) as (worker, window):
+        await told(window.page, "All is well")
+        away.add("cut_before")
+        await until(lambda: worker.daemon.poller.outage.lasts)
+        await told(window.page, "Working, but look at this", "polls are not answered", "they go on by themselves")
+        away.clear()
+        await told(window.page, "All is well")
+    async with watched(browser, [power], tmp_path / "2", api={"base_url": "http://127.0.0.1:9"}) as (_, window):
+        await told(window.page, "Something is wrong", "the account's tasks are not known", "product-live-worker check")
+
+
+async def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, browser: Browser) -> None:
+    """And that nothing is claimed meanwhile."""
+    async with watched(browser, [power], tmp_path) as (worker, window):
+        await told(window.page, "All is well")
+        for verb in ("INSERT", "UPDATE"):
+            for table in ("executions", "holders", "slots"):
+                query(
+                    tmp_path / "worker.db",
+                    f"CREATE TRIGGER full_{verb}_{table} BEFORE {verb} ON {table} "
+                    f"BEGIN SELECT RAISE(FAIL, 'disk is full'); END",
+                )
+        await until(lambda: bool(worker.daemon.journal.trouble))
+        await told(window.page, "Something is wrong", "the journal cannot be written: disk is full", "Make room")
+        await expect(window.page.locator("#tasks")).to_contain_text("nothing can be claimed", timeout=SOON)
+
+
+async def test_a_stuck_thread_is_told(tmp_path: Path, browser: Browser) -> None:
+    """It keeps its slot, and the operator learns of which task."""
+    release = threading.Event()
+
+    @handler("stuck", timeout=0.2)
+    def stuck(input: dict[str, Any]) -> None:  # noqa: ARG001
+        release.wait()
+
+    async with watched(browser, [stuck], tmp_path) as (worker, window):
+        worker.submit("stuck", {})
+        await told(window.page, "Working, but look at this", "1 thread runs on after its deadline")
+        await expect(window.page.locator("#tasks")).to_contain_text("1 stuck", timeout=SOON)
+        release.set()
+
+
+async def test_ten_thousand_executions_of_five_hundred_tasks_stay_readable(tmp_path: Path, browser: Browser) -> None:
+    """The page stays under 200 KB, says what it leaves out, and a refresh costs little more than before they came."""
+    names = [f"task_{number:03}" for number in range(500)]
+
+    @handler("many", concurrency=20_000, on_crash="rerun")
+    async def many(input: dict[str, Any], context: Context) -> None:  # noqa: ARG001
+        context.log.info("x" * 5_000)
+        await anyio.sleep_forever()
+
+    tasks = {name: {"handler": "many"} for name in names}
+    async with watched(browser, [many], tmp_path, world=new_world(*names), tasks=tasks, budget={}) as (worker, window):
+        await until(worker.daemon.catalogue.loaded.is_set)
+        small = await refresh_seconds(worker)
+        journal = worker.daemon.journal
+
+        async def claim(first: int) -> None:
+            for number in range(first, 10_000, 500):
+                await journal.claim(an_execution(f"e{number}", task=names[number % 500], claimed_at=time.time()))
+
+        async with anyio.create_task_group() as claiming:
+            for first in range(500):
+                claiming.start_soon(claim, first)
+        await until(lambda: journal.count(State.RUNNING) >= 10_000)
+        large = await refresh_seconds(worker)
+        html = await worker.page()
+        assert len(html.encode()) < 200_000
+        # 8 ms and 6 ms, on the machine where it was written; 20 ms were allowed.
+        assert large < 4 * small
+        assert len((await worker.get("/status")).content) < 200_000
+        await told(window.page, "All is well", "10,000 executions run")
+        await expect(window.page.locator("#in_hand")).to_contain_text(
+            "9,975 more executions are not shown", timeout=SOON
+        )
+        await expect(window.page.locator("#tasks")).to_contain_text("460 more tasks are not shown", timeout=SOON)
+        await window.page.get_by_label("Find a task").fill("task_499")
+        await window.page.get_by_role("button", name="Find").click()
+        await expect(window.page.locator("#tasks tbody tr")).to_have_count(1, timeout=SOON)
+        await expect(window.page.locator("#tasks")).to_contain_text("20 / 20000")
+
+
+async def refresh_seconds(worker: RunningWorker) -> float:
+    """Measure the worker's own work for one refresh, at best."""
+    pages = new_page(worker.daemon)._pages  # noqa: SLF001 (what the listener serves)
+    await anyio.to_thread.run_sync(pages.prepare)
+    spent = []
+    for _ in range(5):
+        pages._rendered.clear()  # noqa: SLF001 (each anew)
+        before = time.thread_time()
+        pages.sections()
+        spent.append(time.thread_time() - before)
+    return min(spent)
+
+
+async def test_hostile_texts_are_shown_as_texts(tmp_path: Path, browser: Browser) -> None:
+    """In keys, messages, ids and lines, of a megabyte too: nothing of it is run, and the page stays small."""
+
+    @handler(HOSTILE, concurrency=2)
+    async def hostile(input: dict[str, Any], context: Context) -> None:  # noqa: ARG001
+        context.log.info(HOSTILE, more="y" * 1_000_000)
+        await anyio.sleep_forever()
+
+    kept = {"keep_payloads": True}
+    async with watched(browser, [hostile, refuse], tmp_path, state=kept) as (worker, window):
+        worker.submit(HOSTILE, {"eventCorrelationId": HOSTILE, "deep": HOSTILE})
+        await worker.run("refuse", {"say": HOSTILE, "html": HOSTILE}, {"say": "z" * 1_000_000})
+        page = window.page
+        await expect(page.locator("#failures tbody tr")).to_have_count(2, timeout=SOON)
+        await expect(page.locator("#failures")).to_contain_text(HOSTILE, timeout=SOON)
+        await expect(page.locator("#tasks")).to_contain_text("<img src=x")
+        await expect(page.locator("#in_hand")).to_contain_text("<script>", timeout=SOON)
+        assert await page.locator("b", has_text="bold").count() == 0
+        assert len(await page.content()) < 100_000
+        await page.locator("#failures tbody tr", has_text="bold").get_by_role("link").click()
+        await expect(page.get_by_role("heading", name="Its way")).to_be_visible()
+        await expect(page.locator("pre").first).to_contain_text("<img src=x")
+        assert await window.serious_faults() == []
+
+
+async def test_an_operator_acts_by_one_click_and_it_is_kept(
+    tmp_path: Path, browser: Browser, token: dict[str, str]
+) -> None:
+    """Pause and resume of all and of one task, cancel, redeliver, discard: done, and told with who and why."""
+    refusing = faults(kind="status", status=422, operations=["update_execution"])
+    async with watched(browser, [power, wait], tmp_path, http=token, faults=refusing) as (worker, window):
+        page = window.page
+        await expect(page.get_by_role("button", name="Pause all polling")).to_have_count(0)
+        await sign_in(page, worker)
+        page.on("dialog", lambda dialog: dialog.accept())
+        await page.get_by_label("Why").fill("the ERP moves")
+        await page.get_by_label("A pause lasts").select_option("1h")
+        await page.get_by_role("button", name="Pause all polling").click()
+        await told(page, "Paused until 20", "paused by Anna until 20", "the ERP moves", "Resume when")
+        assert worker.daemon.poller.plan() is None
+        await expect(page.locator("#actions")).to_contain_text("Anna paused all tasks: the ERP moves")
+        await page.get_by_role("button", name="Resume all").click()
+        await told(page, "All is well")
+        await page.locator("#tasks tr", has_text="power").get_by_role("button", name="Pause").click()
+        await told(page, "Working, but look at this", "power is paused by Anna")
+        await page.locator("#tasks tr", has_text="power").get_by_role("button", name="Resume").click()
+        await told(page, "All is well")
+        (running,) = worker.submit("wait", {})
+        await page.locator("#in_hand tbody tr").get_by_role("button", name="Cancel").click(timeout=SOON)
+        await expect(page.locator("#failures")).to_contain_text("Cancelled by Anna.", timeout=SOON)
+        await until(lambda: bool(worker.heard(ReportUndeliverable)))
+        await told(page, "Working, but look at this", "1 undeliverable result is kept", "redeliver or discard")
+        row = page.locator("#undeliverable tbody tr")
+        await expect(row).to_contain_text("422", timeout=SOON)
+        refusing.clear()
+        await row.get_by_role("button", name="Redeliver").click()
+        await until(lambda: running.status == "FAILED")
+        await told(page, "All is well")
+        await page.get_by_role("link", name=running.id).first.click()
+        await expect(page.locator("main")).to_contain_text("Anna redelivered it")
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("button", name="Pause all polling")).to_have_count(0)
+
+
+async def test_the_page_cannot_be_framed(tmp_path: Path, browser: Browser) -> None:
+    """A page of somebody else shows nothing where ours should be."""
+    async with running_worker([power], tmp_path) as worker, looking(browser) as window:
+        await window.page.goto(address(worker, "livez"))
+        await window.page.evaluate(
+            "url => { const f = document.createElement('iframe'); f.src = url; document.body.append(f); }",
+            address(worker),
+        )
+        await until(lambda: any("frame-ancestors" in complaint for complaint in window.complaints))
+        assert "All is well" not in await window.page.frames[1].content()
+
+
+async def test_a_worker_that_has_died_is_not_shown_as_well(tmp_path: Path, browser: Browser) -> None:
+    """What the page last knew is marked as old."""
+    async with looking(browser) as window:
+        async with running_worker([power], tmp_path) as worker:
+            await window.page.goto(address(worker))
+            await told(window.page, "All is well")
+        await expect(window.page.locator("#live")).to_contain_text("has the worker stopped?", timeout=30_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_can_be_used_by_everybody_and_photographed(
+    tmp_path: Path, browser: Browser, token: dict[str, str], pictures: Path, scheme: str
+) -> None:
+    """Axe finds no serious fault with a page full of everything, in both schemes; the documents get their pictures."""
+    refusing = faults(kind="status", status=422, operations=["update_execution"], count=1)
+    window = {"color_scheme": scheme}
+    handlers, state = [power, wait, refuse], {"keep_payloads": True}
+    more = {"http": token, "faults": refusing, "window": window, "state": state, "budget": {}}
+    async with watched(browser, handlers, tmp_path, **more) as (worker, looks):
+        page = looks.page
+        worker.submit("power", *({"power": number} for number in range(6)))
+        worker.submit("wait", {"eventCorrelationId": "job-41"}, {})
+        worker.submit("refuse", {"say": "The product has no EAN."}, {"say": "The product has no EAN."})
+        await until(lambda: bool(worker.heard(ReportUndeliverable)))
+        await until(lambda: worker.daemon.journal.in_hand("wait") == worker.daemon.journal.unreported() == 2)
+        await until(lambda: len(worker.daemon.history.failures) >= 2)
+        await sign_in(page, worker)
+        await page.get_by_label("Why").fill("the supplier's service is down until noon")
+        await page.locator("#tasks tr", has_text="wait").get_by_role("button", name="Pause").click()
+        await expect(page.locator("#undeliverable tbody tr")).to_have_count(1, timeout=SOON)
+        await expect(page.locator("#live")).to_have_text("live", timeout=SOON)
+        assert await looks.serious_faults() == []
+        await page.screenshot(path=pictures / f"page-{scheme}.png", full_page=True)
+        if scheme == "light":
+            await page.set_viewport_size({"width": 390, "height": 844})
+            wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+            assert not await page.evaluate(wide)
+            await page.screenshot(path=pictures / "page-phone.png", full_page=False)
+        await page.set_viewport_size({"width": 1100, "height": 700})
+        await page.locator("#failures tbody tr").first.get_by_role("link").click()
+        await expect(page.get_by_role("heading", name="Its way")).to_be_visible()
+        assert await looks.serious_faults() == []
+        await page.screenshot(path=pictures / f"execution-{scheme}.png", full_page=True)
+        await page.goto(address(worker, "sign-in"))
+        assert await looks.serious_faults() == []
+
+
+async def test_the_keyboard_is_enough(tmp_path: Path, browser: Browser, token: dict[str, str]) -> None:
+    """The focus stays where it was while the page renews itself, and Enter acts."""
+    async with watched(browser, [power], tmp_path, http=token) as (worker, window):
+        page = window.page
+        await sign_in(page, worker)
+        await told(page, "All is well")
+        button = page.locator("#tasks").get_by_role("button", name="Pause")
+        await button.focus()
+        before = await page.locator("#tasks").inner_html()
+        await worker.run("power", {"power": 1})
+        await expect(page.locator("#tasks")).to_contain_text("1", timeout=SOON)
+        await page.wait_for_function("html => document.getElementById('tasks').innerHTML !== html", arg=before)
+        await expect(button).to_be_focused()
+        await page.keyboard.press("Enter")
+        await told(page, "Working, but look at this", "power is paused by Anna")
