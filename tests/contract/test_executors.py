@@ -547,8 +547,7 @@ async def test_a_short_value_is_hidden_where_a_validator_quotes_it() -> None:
     """A number of a few digits may be somebody's secret too; what cannot be told apart from a word is left."""
     outcome = await Way("loop").perform(reading(Nosy), {"refused": ["no", 12, None, 1234]})
     assert outcome.message == (
-        "The input cannot be used: refused: Value error, […, …, None, …] is not wanted, […, …, None, …] neither "
-        "(found a list)"
+        "The input cannot be used: refused: […, …, None, …] is not wanted, […, …, None, …] neither (found a list)"
     )
 
 

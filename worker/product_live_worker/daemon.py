@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -166,6 +167,7 @@ class Daemon:
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
         budget.unreported = lambda: journal.unreported() + self.poller.in_the_air
+        budget.busy = self.schedule.busy
         self.reporter = Reporter(client, journal, emit=emit)
         self.recovery = Recovery(
             client,
@@ -194,6 +196,7 @@ class Daemon:
             journal,
             self.threads,
             budget,
+            history,
             settings.execution.max_stuck_threads,
         )
         self.status = Status(
@@ -207,8 +210,8 @@ class Daemon:
             budget,
             time.time(),
         )
-        self.metrics = metrics
         self.page = new_page(self)
+        self.metrics = metrics
         metrics.watch(self._gauges(budget))
         ready = "Whether a check of /readyz is passed.", lambda: {check.name: check.ok for check in self.health.ready()}
         metrics.watch({"ready": ready}, by="check")
@@ -421,8 +424,10 @@ class _Stage:
 
 
 @asynccontextmanager
-async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple[Journal, Budget, Client]]:
-    """Open the journal, and the way to the platform that spends its budget."""
+async def open_account(
+    settings: Settings, *, emit: Emit, heard: Callable[[Any], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[Journal, Budget, Client]]:
+    """Open the journal, and the way to the platform that spends its budget; `heard` is told of each answer."""
     api, state = settings.api, settings.state
     async with (
         open_journal(
@@ -438,6 +443,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
             user_agent=AGENT,
+            heard=heard,
         ) as http,
     ):
         budget = Budget(

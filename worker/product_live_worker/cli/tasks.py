@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
@@ -46,7 +46,9 @@ def list_tasks(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"tasks": rows, "problems": problems}, indent=2))
         return
-    table = Table("task", "id", "handler", "at once", "picked up after", "at most", "response timeout", box=None)
+    # An id that is cut is none.
+    whole = Column("id", min_width=max((len(row["id"]) for row in rows), default=0))
+    table = Table("task", whole, "handler", "at once", "picked up after", "at most", "response timeout", box=None)
     for row in rows:
         served = row["handler"] is not None
         table.add_row(

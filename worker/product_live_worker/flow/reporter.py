@@ -68,6 +68,9 @@ class Reporter:
                     return await self._send(execution)
                 except PlatformError as error:
                     execution = await self._postpone(execution, error)
+                    if self._journal.get(execution.id) is None:
+                        # While it waited, a person has given it up.
+                        return None
 
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)

@@ -291,7 +291,7 @@ class JobLogOff(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLogRefused(Event):
-    """The platform refuses a line for the log of a job; further refusals are only counted."""
+    """A line for the log of a job cannot be written, or is refused; further ones are only counted."""
 
     reason: str
 
