@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-connectors test chaos bench bench-full docs format clean
+.PHONY: help demo demo-connectors test test-deploy test-kubernetes bundle chaos bench bench-full docs format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,15 @@ test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 	@PYTHONPATH=tests $(BIN)/python -m support.browser
 	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
 	@echo "All is well."
+
+test-deploy: $(READY) ## Run deploy/ on the real thing: systemd, containers, monitoring (Debian, as root; up to 20 minutes)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/deploy
+
+bundle: $(READY) ## Make an archive to install from without a package index: make bundle PLUGINS="./my-plugin other==1.2"
+	@$(BIN)/python deploy/bundle.py $(PLUGINS)
+
+test-kubernetes: $(READY) ## Run deploy/kubernetes in a real cluster (Debian 12, as root; builds Kubernetes once, five minutes)
+	@$(BIN)/python -m pytest -q -n 0 tests/deploy/kubernetes
 
 chaos: $(READY) ## Kill the worker 60 times under every fault, and check that nothing is lost (up to ten minutes)
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos

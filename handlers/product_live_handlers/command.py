@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 from pydantic import AfterValidator, Field
 
-from product_live_handlers.settings import HandlerSettings, read_settings
+from product_live_handlers.settings import HandlerSettings
 from product_live_worker import Context, Log, TaskFailed, handler
 
 PASSED_ON = (
@@ -54,7 +54,7 @@ class CommandSettings(HandlerSettings):
     """Bytes of its stdout at most."""
 
 
-@handler("command", explicit=True)
+@handler("command", explicit=True, settings=CommandSettings)
 async def command(input: dict[str, Any], context: Context) -> dict[str, Any]:
     """Run the program of the task's settings: input as JSON on stdin, output as JSON from stdout.
 
@@ -63,7 +63,7 @@ async def command(input: dict[str, Any], context: Context) -> dict[str, Any]:
     group get SIGTERM, and SIGKILL a second later. It finds PRODUCT_LIVE_EXECUTION_ID, _TASK, _DEADLINE (ISO 8601, UTC)
     and _IDEMPOTENCY_KEY in its environment.
     """
-    settings = read_settings(CommandSettings, context)
+    settings: CommandSettings = context.settings
     name = Path(settings.command[0]).name
     async with _running(settings, context) as process:
         out, errors = _Out(process, settings.max_output), _Errors(context.log)

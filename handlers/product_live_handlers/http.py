@@ -14,7 +14,7 @@ import anyio
 import httpx
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from product_live_handlers.settings import HandlerSettings, read_settings
+from product_live_handlers.settings import HandlerSettings
 from product_live_worker import Context, TaskFailed, handler
 
 MOST_REDIRECTS = 5
@@ -80,7 +80,7 @@ class HttpSettings(HandlerSettings):
         return url.host.lower() in hosts and (url.scheme == "https" or (url.scheme, own.scheme) == ("http", "http"))
 
 
-@handler("http", explicit=True)
+@handler("http", explicit=True, settings=HttpSettings)
 async def http(input: dict[str, Any], context: Context) -> dict[str, Any]:
     """Call the endpoint of the task's settings; its JSON answer is the output.
 
@@ -90,7 +90,7 @@ async def http(input: dict[str, Any], context: Context) -> dict[str, Any]:
     if the endpoint gave a reason as a JSON object, with it as `answer`. The endpoint finds the same Idempotency-Key on
     a retry by the platform. Proxies of the worker's environment are not used.
     """
-    settings = read_settings(HttpSettings, context)
+    settings: HttpSettings = context.settings
     host = httpx.URL(settings.url).host
     async with httpx.AsyncClient(
         verify=_trust(settings.ca_file),

@@ -45,6 +45,42 @@ async def test_full_slots_are_healthy(tmp_path: Path) -> None:
         release.set()
 
 
+async def test_slots_that_a_restart_fills_are_healthy(tmp_path: Path) -> None:
+    """What is run again may take all slots before the first poll: nothing can be polled, and nothing is late."""
+    release = anyio.Event()
+
+    @handler("slow", on_crash="rerun")
+    async def slow(input: dict) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+        await release.wait()
+
+    world = new_world("slow")
+    async with sandbox.serve(world) as url:
+        async with running_worker([slow], tmp_path, world=world, url=url, drain={"timeout": 0.1}) as worker:
+            (execution,) = worker.submit("slow", {})
+            await until(lambda: worker.daemon.journal.in_hand("slow") == 1)
+        async with running_worker([slow], tmp_path, world=world, url=url) as worker:
+            await until(lambda: worker.daemon.catalogue.loaded.is_set() and worker.daemon.journal.in_hand("slow") == 1)
+            answer = await worker.get("/readyz")
+            assert (answer.status_code, worker.daemon.poller.succeeded_at) == (200, None)
+            release.set()
+            await until(lambda: execution.status == "COMPLETED")
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["at the start", "later"])
+async def test_a_refused_key_has_a_metric_of_its_own(started: bool, tmp_path: Path) -> None:
+    """Who is woken by it has to know that a new key is all that is needed."""
+    world = new_world("power")
+    # With so few requests between two polls, the refusal of the next one comes at once.
+    async with running_worker([power], tmp_path, world=world, budget={"idle_share": 1.0, "window": 1}) as worker:
+        if started:
+            await until(lambda: worker.daemon.poller.succeeded_at is not None)
+        world.configure(replace(world.settings, key="another"))
+        await until(worker.daemon.health.key_refused)
+        text = (await worker.get("/metrics")).text
+    assert "product_live_worker_key_refused 1.0" in text
+    assert 'product_live_worker_ready{check="journal"} 1.0' in text
+
+
 async def test_an_hour_on_the_wall_clock_makes_nothing_late(tmp_path: Path) -> None:
     """What was settled, by the clock of those days, an hour ago is as old as this worker has it in hand."""
     faults = sandbox.Faults()
@@ -115,6 +151,11 @@ async def test_metrics_move_with_the_work(tmp_path: Path) -> None:
         'product_live_worker_api_requests_total{code="200",operation="update_execution"} 2.0',
         "product_live_worker_reports_pending 0.0",
         "product_live_worker_budget_limit 50.0",
+        "product_live_worker_budget_limit_configured 50.0",
+        'product_live_worker_ready{check="polling"} 1.0',
+        "product_live_worker_key_refused 0.0",
+        'product_live_worker_concurrency{task="power"} 4.0',
+        'product_live_worker_failures_total{code="invalid_input",task="power"} 1.0',
     ):
         assert line in text
 

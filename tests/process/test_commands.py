@@ -139,12 +139,34 @@ async def test_check_says_whether_run_would_work(tmp_path: Path) -> None:
     assert "power" in good[1]
     assert bad[0] == 1, bad[1]
     assert "401" in bad[1]
-    assert {arrival.operation for arrival in world.arrivals} == {"list_tasks"}
+    assert [arrival.operation for arrival in world.arrivals] == ["list_tasks"] * 2
+
+
+@pytest.mark.anyio
+async def test_check_tells_machines_what_it_tells_people(tmp_path: Path) -> None:
+    """With --json each line is a finding with its level; settings that cannot be used are findings too, and exit 78."""
+    async with sandbox.serve(new_world("power", responseTimeoutSeconds=0)) as url:
+
+        def check(*more: str, **variables: str) -> tuple[int, str]:
+            ended = command("check", *more, cwd=tmp_path, **{**KEY, "PLW_API__BASE_URL": url, **variables})
+            return ended.returncode, ended.stdout
+
+        words = await anyio.to_thread.run_sync(check)
+        code, document = await anyio.to_thread.run_sync(lambda: check("--json"))
+        unusable = await anyio.to_thread.run_sync(lambda: check("--json", PLW_HTTP__PORT="web"))
+    told = json.loads(document)
+    assert (code, told["ok"], words[0]) == (0, True, 0)
+    warned = [finding for finding in told["findings"] if finding["level"] == "warn"]
+    assert [finding["subject"] for finding in warned if "responseTimeoutSeconds" in finding["text"]] == ["task power"]
+    assert f"WARN  task power: {warned[0]['text']}\n      {warned[0]['cure']}\n" in words[1]
+    assert unusable[0] == EX_CONFIG
+    assert [finding["level"] for finding in json.loads(unusable[1])["findings"]] == ["fail"]
+    assert "PLW_HTTP__PORT" in unusable[1]
 
 
 @pytest.mark.anyio
 async def test_check_names_the_tasks_whose_lost_claims_never_come_back(tmp_path: Path) -> None:
-    """Only a response timeout on the platform brings a claim back that was lost on the wire; its absence is a note."""
+    """Only a response timeout on the platform brings a claim back that was lost on the wire; without, a warning."""
     world = new_world("power", responseTimeoutSeconds=0, timeoutSeconds=0)
     add_task(world, "other", responseTimeoutSeconds=0)
     async with sandbox.serve(world) as url:
@@ -158,7 +180,7 @@ async def test_check_names_the_tasks_whose_lost_claims_never_come_back(tmp_path:
     (line,) = [line for line in for_ever.stdout.splitlines() if "responseTimeoutSeconds" in line]
     assert "task power" in line
     assert "for ever" in line
-    assert "(30 s)" in line
+    assert "(30 s)" in for_ever.stdout
     assert "timeoutSeconds (900 s)" in for_a_while.stdout
 
 

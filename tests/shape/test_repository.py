@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CODE = [path for folder in ("worker", "handlers", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)")
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.!]*)")
 
 
 def pins() -> dict[str, str]:
@@ -55,11 +55,11 @@ def test_constraints_allow_what_is_declared() -> None:
 
 
 def test_the_makefile_is_short_and_explains_itself() -> None:
-    """Under twelve targets, and `make` lists each with its help."""
+    """Twelve targets at most, and `make` lists each with its help."""
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert targets == set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
     assert targets == set(re.findall(r"^([a-z-]+):.*## [A-Z]", MAKEFILE, re.MULTILINE))
-    assert len(targets) < 12
+    assert len(targets) <= 12
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="make is for Linux and macOS")

@@ -36,7 +36,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def jump(self, seconds: float) -> None:
         """Let time pass without running anything meanwhile, as for a process that was stopped (SIGSTOP)."""
-        self._virtual_now += seconds
+        # A timer that is nearer than the clock can tell would be waited for without end.
+        self._virtual_now += max(seconds, 1e-9)
 
 
 class _Jumping(selectors.BaseSelector):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.task import TaskSettings
-from product_live_worker.settings import Settings, api_key, load
+from product_live_worker.settings import Settings, admin_token, api_key, check_admin_token, known_secrets, load
 from product_live_worker.settings.values import seconds, size
 
 KEY = "a-very-secret-key"
@@ -223,6 +223,24 @@ def test_a_key_that_is_no_text_is_told_without_showing_it() -> None:
     with pytest.raises(SettingsError, match=r"^api\.key \(worker\.toml\): found something that is no text") as caught:
         load(_written("[api]\nkey = 12345"), {})
     assert "12345" not in str(caught.value)
+
+
+def test_a_token_has_to_be_long_enough_and_is_read_afresh() -> None:
+    """A bad one is told of at the start; one that goes bad later lets nobody act, and no secret is shown meanwhile."""
+    settings = load(None, {"PLW_API__KEY": KEY, "PLW_HTTP__ADMIN_TOKEN_FILE": "token"})
+    assert (admin_token(settings.http), known_secrets(settings)) == (None, (KEY,))
+    for text, said in (("x" * 15, "found a token of 15 characters"), ("a\nb", "several lines"), ("", "an empty text")):
+        Path("token").write_text(text, encoding="utf-8")
+        with pytest.raises(SettingsError, match=f"{said}.*16 characters or more"):
+            check_admin_token(settings.http)
+        assert admin_token(settings.http) is None
+    Path("token").write_text("a token that is long enough\n", encoding="utf-8")
+    check_admin_token(settings.http)
+    assert admin_token(settings.http) == "a token that is long enough"
+    assert known_secrets(settings) == (KEY, "a token that is long enough")
+    without = load(None, {}, require_key=False)
+    check_admin_token(without.http)
+    assert known_secrets(without) == ()
 
 
 def test_a_key_file_without_text_is_told() -> None:
@@ -533,6 +551,21 @@ def test_a_key_file_that_others_can_read_is_warned_of() -> None:
     for mode, warned in ((0o644, True), (0o600, False), (0o640, False)):
         Path("key").chmod(mode)
         assert any(line.startswith("api.key_file: ") for line in settings.warnings()) is warned
+
+
+@posix
+def test_a_token_that_others_could_read_is_warned_of() -> None:
+    """On the disk, and on the wire."""
+    Path("token").write_text("a token that is long enough", encoding="utf-8")
+    here, everywhere = (
+        load(None, {"PLW_API__KEY": KEY, "PLW_HTTP__ADMIN_TOKEN_FILE": "token", "PLW_HTTP__HOST": host})
+        for host in ("127.0.0.1", "0.0.0.0")  # noqa: S104 (what is warned of)
+    )
+    Path("token").chmod(0o600)
+    assert here.warnings() == ()
+    assert ["unencrypted" in line for line in everywhere.warnings()] == [True]
+    Path("token").chmod(0o644)
+    assert [line.startswith("http.admin_token_file: every user") for line in here.warnings()] == [True]
 
 
 @pytest.mark.parametrize(

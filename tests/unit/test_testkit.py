@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from product_live_worker import Context, File, TaskFailed, handler
+from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import idempotency_key
 from product_live_worker.testkit import Line, Outcome, Report, Sandbox, Status, Trial, run
 
@@ -242,3 +243,20 @@ def test_the_sandbox_has_files_too(sandbox: Sandbox) -> None:
     assert sandbox.content(outcome.output["file"]) == b"hello"
     with pytest.raises(LookupError, match="no file 'f1'"):
         sandbox.content("f1")
+
+
+class Limits(BaseModel):
+    most: int
+
+
+@handler("limited", settings=Limits)
+async def limited(_: dict) -> dict:  # type: ignore[type-arg]
+    """Do nothing."""
+    return {}
+
+
+def test_settings_that_a_handler_cannot_use_are_told_plainly() -> None:
+    """As one error that names the setting, not as a group of errors within errors."""
+    with pytest.raises(SettingsError, match=r"^most: Field required$"):
+        Trial().run(limited, {})
+    assert Trial(settings={"most": 1}).run(limited, {}).status == "COMPLETED"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -166,6 +167,7 @@ class Daemon:
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
         budget.unreported = lambda: journal.unreported() + self.poller.in_the_air
+        budget.busy = self.schedule.busy
         self.reporter = Reporter(client, journal, emit=emit)
         self.recovery = Recovery(
             client,
@@ -194,6 +196,7 @@ class Daemon:
             journal,
             self.threads,
             budget,
+            history,
             settings.execution.max_stuck_threads,
         )
         self.status = Status(
@@ -208,7 +211,10 @@ class Daemon:
             time.time(),
         )
         self.page = new_page(self)
+        self.metrics = metrics
         metrics.watch(self._gauges(budget))
+        ready = "Whether a check of /readyz is passed.", lambda: {check.name: check.ok for check in self.health.ready()}
+        metrics.watch({"ready": ready}, by="check")
 
     async def remember(self) -> None:
         """Learn what the journal knows of the time before this process: the pauses that hold, the last failures."""
@@ -361,13 +367,19 @@ class Daemon:
                 "Executions claimed or running.",
                 lambda: {key: self.journal.in_hand(key) for key in tasks},
             ),
+            "concurrency": (
+                "Executions that may run at once.",
+                lambda: {key: task.concurrency for key, task in tasks.items()},
+            ),
             "reports_pending": ("Outcomes that wait to be reported.", self.journal.reports_waiting),
             "reports_undeliverable": (
                 "Outcomes that the platform refuses for good.",
                 lambda: self.journal.undeliverable,
             ),
             "budget_limit": ("Requests in a window that are ours; 0 is no limit.", budget.allowed),
+            "budget_limit_configured": ("Requests in a window by the settings; 0 is no limit.", lambda: budget.limit),
             "budget_used": ("Slots of the window that are held.", budget.used),
+            "key_refused": ("Whether the platform refuses the API key.", self.health.key_refused),
             "poll_overdue_seconds": ("How long a poll has been due, with capacity and budget.", self.poller.overdue),
             "pickup_delay_bound_seconds": ("The longest wait for a claim by plan.", self.schedule.waits),
             "loop_lag_seconds": ("How late the event loop was last.", lambda: self.loop_lag),
@@ -412,8 +424,10 @@ class _Stage:
 
 
 @asynccontextmanager
-async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple[Journal, Budget, Client]]:
-    """Open the journal, and the way to the platform that spends its budget."""
+async def open_account(
+    settings: Settings, *, emit: Emit, heard: Callable[[Any], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[Journal, Budget, Client]]:
+    """Open the journal, and the way to the platform that spends its budget; `heard` is told of each answer."""
     api, state = settings.api, settings.state
     async with (
         open_journal(
@@ -429,6 +443,7 @@ async def open_account(settings: Settings, *, emit: Emit) -> AsyncIterator[tuple
             total_timeout=api.total_timeout,
             ca_file=api.ca_file,
             user_agent=AGENT,
+            heard=heard,
         ) as http,
     ):
         budget = Budget(

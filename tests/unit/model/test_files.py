@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from product_live_worker import File, TaskFailed, TransferFailed, handler
 from product_live_worker.model.explain import explain
 from product_live_worker.model.files import plain_name
+from support.contexts import a_context
 
 ID = "0123456789abcdef" * 4
 OBJECT = {"object": "data_factory_file", "id": ID, "createdAt": "2026-01-01T00:00:00Z", "url": "https://h.test/a?s=1"}
@@ -108,3 +112,20 @@ def test_a_plain_name_is_one_name(text: str) -> None:
     assert not name.startswith((".", "-"))
     assert name.isprintable()
     assert len(name.encode("utf-8", "surrogatepass")) <= 200
+
+
+def test_a_directory_of_another_machine_is_told(tmp_path: Path) -> None:
+    """As on a Dask cluster without a shared one: what to set, instead of a path that is not there."""
+    elsewhere = tmp_path / "gone" / "work"
+    context = replace(a_context(), directory=elsewhere)
+    with pytest.raises(RuntimeError, match=r"execution\.workdir"):
+        _ = context.workdir
+    with pytest.raises(RuntimeError, match="made by hand"):
+        _ = a_context().workdir
+
+    async def downloaded(_: Any) -> dict[str, str]:
+        return {"done": str(elsewhere / "a.txt")}
+
+    context = replace(context, verbs={"download": downloaded})
+    with pytest.raises(TransferFailed, match=r"execution\.workdir"):
+        anyio.run(lambda: context.files.download(ID))

@@ -62,13 +62,29 @@ def test_secrets_come_from_files_wherever_the_model_wants_one(tmp_path: Path) ->
     assert plain.account.password.get_secret_value() == "open"
 
 
+def test_secrets_of_a_mapping_come_from_files_too(tmp_path: Path) -> None:
+    """Each by its key; what is given as it is stays, and a file that is not there is named."""
+
+    class Headers(BaseModel):
+        headers: dict[str, SecretStr]
+
+    (tmp_path / "key").write_text("hush\n")
+    settings = read_settings(Headers, {"headers": {"X-Key": {"file": str(tmp_path / "key")}, "X-Kind": "plain"}})
+    assert {name: value.get_secret_value() for name, value in settings.headers.items()} == {
+        "X-Key": "hush",
+        "X-Kind": "plain",
+    }
+    with pytest.raises(SettingsError, match=r"headers\.X-Key: the file '/nowhere' cannot be read"):
+        read_settings(Headers, {"headers": {"X-Key": {"file": "/nowhere"}}})
+
+
 def test_each_mistake_is_named() -> None:
     """Where it is, what is wrong, and what is allowed; never a value, which may be a secret."""
     told = problems({"url": "http://secret-host", "size": "many", "sise": 4, "account": {"user": "u", "pass": "x"}})
     assert told == (
         "sise: there is no such setting; there are url, size, account, api-token",
         "account.pass: there is no such setting; there are user, password",
-        "url: Value error, … is not safe (found text)",
+        "url: … is not safe (found text)",
         "size: Input should be a valid integer, unable to parse string as an integer (found text)",
         "account.password: Field required",
     )

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from product_live_worker.ops.document import BudgetPart
+from product_live_worker.ops.page.pages import commands, cut, unchanged
 from product_live_worker.ops.page.words import bars, relative, requests, slots, span
 
 
@@ -69,3 +70,17 @@ def test_requests_stay_within_the_picture() -> None:
     drawn = requests(budget(requests=made))
     assert [one["kind"] for one in drawn] == ["well", "bad", "well"]
     assert all(float(one["x"]) >= 0 and float(one["x"]) + float(one["width"]) <= 600 for one in drawn)
+
+
+def test_only_commands_are_set_as_such_and_all_else_is_escaped() -> None:
+    """Also where somebody else has written backticks."""
+    assert str(commands("do `run <b>`, & wait")) == "do <code>run &lt;b&gt;</code>, &amp; wait"
+    assert cut("abcdef", 4) == "abc…"
+    assert cut(None, 4) == ""
+
+
+def test_how_long_ago_something_was_is_no_change() -> None:
+    """The page itself keeps it true; another moment is one."""
+    first = '<td><time datetime="a" title="b">1 s ago</time> x</td>'
+    assert unchanged(first) == unchanged(first.replace("1 s", "2 s"))
+    assert unchanged(first) != unchanged(first.replace('"a"', '"c"'))

@@ -414,6 +414,30 @@ def test_an_answer_brings_the_next_waiter_forward() -> None:
     assert run_virtually(world) == 63.0
 
 
+def test_a_request_that_is_long_in_sending_keeps_its_slot() -> None:
+    """An upload of ten minutes may be counted by the platform when its last byte arrives, or its first."""
+
+    async def upload() -> None:
+        budget = new_budget(4)
+        async with anyio.create_task_group() as others:
+            with await budget.slot(Purpose.FILES) as slot:
+                await slot.use()
+                for _ in range(60):
+                    await anyio.sleep(10)
+                    slot.prolong()
+                assert budget.used() == 1
+                slot.answered()
+            started = anyio.current_time()
+            for _ in range(3):
+                others.start_soon(request, budget)
+            await settle()
+            assert budget.used() == 4
+            # The fourth waits for the upload's slot: a window from its answer.
+            assert await request(budget) == started + WINDOW
+
+    run_virtually(upload)
+
+
 def test_a_slot_given_back_goes_to_the_next_waiter_at_once() -> None:
     """Nobody waits for a timer when a slot becomes free before it."""
 

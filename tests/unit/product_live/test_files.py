@@ -23,7 +23,7 @@ from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.client import open_http
 from product_live_worker.product_live.files import Transfers
 from product_live_worker.product_live.upload import Upload, opened
-from product_live_worker.product_live.way import Trouble, Way, open_transfers_http
+from product_live_worker.product_live.way import Progress, Trouble, Way, open_transfers_http
 from product_live_worker.telemetry.events import RequestAnswered
 from support.clients import KEY, Desk
 from support.contexts import Lines
@@ -178,6 +178,16 @@ async def test_a_redirect_that_leads_nowhere_good_is_not_followed(
     assert len(platform.requests) <= 6
 
 
+async def test_a_redirect_never_leaves_https(tmp_path: Path) -> None:
+    """Not even to a host that may be asked by http."""
+    async with (
+        raw_server(saying(answer("302 Found", b"", "Location: http://127.0.0.1:1/a")), tls=True) as other,
+        mover("https://api.platform.test", tmp_path, hosts=("127.0.0.1",)) as it,
+    ):
+        failed = await refused(it.files.download(f"{other.url('https')}/a"))
+    assert (failed.code, "from https to http" in failed.message) == ("file_refused", True)
+
+
 async def test_an_address_of_the_platform_with_http_is_asked_by_https(tmp_path: Path) -> None:
     """Job definitions show such addresses; the key never leaves in clear."""
     async with mover("https://api.platform.test", tmp_path) as it:
@@ -284,7 +294,7 @@ async def test_it_is_given_up_after_three_attempts_in_words_without_the_address(
 
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_file_that_is_too_large_is_not_kept(tmp_path: Path, announced: bool) -> None:
-    """Announced, it is not even read; otherwise it ends where the limit is."""
+    """Whether or not its size is known before it comes."""
     body = b"x" * 200_000
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     async with (
@@ -295,6 +305,18 @@ async def test_a_file_that_is_too_large_is_not_kept(tmp_path: Path, announced: b
         allowed = await it.files.download(f"{other.url('https')}/a", max_size=200_000)
     assert (failed.code, "150000" in failed.message) == ("file_too_large", True)
     assert list(it.workdir.iterdir()) == [allowed]
+
+
+async def test_a_file_that_is_announced_too_large_is_not_waited_for(tmp_path: Path) -> None:
+    """Its size stands in the head of the answer, and nothing of it has to come."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
+    async with (
+        raw_server(saying(head), tls=True) as other,
+        mover("https://api.platform.test", tmp_path) as it,
+    ):
+        with anyio.fail_after(30):
+            failed = await refused(it.files.download(f"{other.url('https')}/a"))
+    assert failed.message.startswith("The file at 127.0.0.1 has 1000000000000 bytes")
 
 
 async def test_a_checksum_that_does_not_fit_is_a_damaged_file(tmp_path: Path) -> None:
@@ -443,6 +465,20 @@ async def test_files_leave_half_of_the_window_to_the_rest(tmp_path: Path) -> Non
             many.cancel_scope.cancel()
     assert len(platform.requests) == 25
     assert it.desk.ledger.notes.count("taken") == 26
+
+
+def test_progress_is_told_now_and_then() -> None:
+    """Every ten seconds, with how much of how much."""
+    clock, log = [0.0], Lines()
+    progress = Progress(log, "uploading", lambda: clock[0])
+    told = []
+    for clock[0] in (1.0, 9.0, 10.0, 11.0, 25.0):
+        told.append(progress.made(int(clock[0]) * 100, 5000))
+    assert told == [False, False, True, False, True]
+    assert log.said("uploading") == [
+        {"bytes": 1000, "of": 5000, "seconds": 10.0},
+        {"bytes": 2500, "of": 5000, "seconds": 25.0},
+    ]
 
 
 async def test_where_nobody_can_move_files_it_is_told() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from product_live_worker.model.handler import Log
+from product_live_worker.model.context import Log
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.history import (
     DURATIONS,
@@ -188,3 +188,28 @@ def test_the_window_has_what_was_sent_in_it() -> None:
     assert len(history.of_window()) == 1
     clock.now += 2
     assert history.of_window() == []
+
+
+def test_a_task_that_mostly_fails_is_told_and_one_that_failed_once_is_not() -> None:
+    """For half an hour; more than half of them, and three at least."""
+    clock = Clock()
+    history = History(now=clock)
+    for number in range(3):
+        history.read(reported(f"a{number}", "FAILED", task="bad"))
+        history.read(reported(f"b{number}", "FAILED", task="mixed"))
+        history.read(reported(f"c{number}", task="mixed"))
+    history.read(reported("d", "FAILED", task="once"))
+    assert history.failing() == [("bad", 3, 3)]
+    clock.now += 60 * 31
+    assert history.failing() == []
+
+
+def test_claims_that_may_be_lost_are_told_for_an_hour() -> None:
+    """The latest twenty, however many there were."""
+    clock = Clock()
+    history = History(now=clock)
+    for number in range(30):
+        history.read(events.ClaimAmbiguous(task=f"t{number}", reason="no answer within 20 s"))
+    assert [one.task for one in history.lost()][::19] == ["t10", "t29"]
+    clock.now += 3600
+    assert history.lost() == []

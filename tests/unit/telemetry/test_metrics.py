@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from product_live_worker import TaskFailed
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.events import Event
-from product_live_worker.telemetry.metrics import BUCKETS, CONTENT_TYPE, PREFIX, Metrics
+from product_live_worker.telemetry.metrics import BUCKETS, CODES, CONTENT_TYPE, PREFIX, Metrics
+
+WORKER = Path(__file__).parents[3] / "worker" / "product_live_worker"
 
 ABOUT = {"task": "power", "execution": "e1", "correlation": "c1"}
 REPORTED = events.ExecutionReported(
@@ -89,6 +94,15 @@ def moved(event: Event) -> Series:
                 ("budget_wait_seconds_sum", (("purpose", "report"),)): 0.5,
             },
         ),
+        (
+            replace(REPORTED, status="FAILED", code="timeout"),
+            {
+                ("executions_total", (("status", "FAILED"), ("task", "power"))): 1,
+                ("failures_total", (("code", "timeout"), ("task", "power"))): 1,
+                ("claim_to_report_seconds_count", (("task", "power"),)): 1,
+                ("claim_to_report_seconds_sum", (("task", "power"),)): 2.5,
+            },
+        ),
         (events.ClaimAmbiguous(task="power", reason="no answer"), {("claims_ambiguous_total", ()): 1}),
         (
             events.ReportConflicted(**ABOUT, sent="COMPLETED", found="CANCELED"),
@@ -102,6 +116,33 @@ def moved(event: Event) -> Series:
 def test_an_event_moves_its_series_and_no_other(event: Event, series: Series) -> None:
     """One fact is counted in one place."""
     assert moved(event) == series
+
+
+def test_the_codes_of_handlers_are_counted_as_one() -> None:
+    """A handler may make up as many codes as it likes; a label may not."""
+    metrics = Metrics("1.2")
+    for code in ("sold_out", "task_failed", "no_such_sku"):
+        metrics.read(replace(REPORTED, status="FAILED", code=code))
+    counted = {labels: value for (name, labels), value in scrape(metrics).items() if name == "failures_total"}
+    assert counted == {(("code", "own"), ("task", "power")): 2, (("code", "task_failed"), ("task", "power")): 1}
+
+
+def test_every_code_of_the_worker_is_counted_by_its_name() -> None:
+    """A code that the worker comes to use one day has to be told apart as well."""
+    said = "".join(path.read_text(encoding="utf-8") for path in WORKER.rglob("*.py"))
+    used = set(re.findall(r'(?:Outcome\.|_)failed\(\s*"(\w+)"', said)) | {TaskFailed.code}
+    assert used == CODES
+
+
+def test_the_series_of_a_task_begin_at_nothing() -> None:
+    """A series that begins with its first event would hide that event from `increase`."""
+    metrics = Metrics("1.2")
+    metrics.read(events.TasksServed(platform="https://platform.test", tasks=(("power", "power"),)))
+    begun = {series for series, value in scrape(metrics).items() if value == 0 and ("task", "power") in series[1]}
+    assert begun == {
+        *(("polls_total", (("outcome", outcome), ("task", "power"))) for outcome in ("hit", "empty", "failed")),
+        *(("executions_total", (("status", status), ("task", "power"))) for status in ("COMPLETED", "FAILED")),
+    }
 
 
 @pytest.mark.parametrize("outcome", ["hit", "empty"])
@@ -137,6 +178,7 @@ def test_the_names_are_the_fixed_ones() -> None:
         "polls_total": "counter",
         "job_log_lines_total": "counter",
         "executions_total": "counter",
+        "failures_total": "counter",
         "handler_seconds": "histogram",
         "claim_to_report_seconds": "histogram",
         "api_requests_total": "counter",
@@ -147,6 +189,7 @@ def test_the_names_are_the_fixed_ones() -> None:
         "handler_processes_ended_total": "counter",
         "last_successful_poll_timestamp_seconds": "gauge",
         "poll_empty_ratio": "gauge",
+        "start_timestamp_seconds": "gauge",
         "info": "gauge",
     }
 
@@ -183,8 +226,27 @@ def test_a_gauge_by_task_has_a_series_for_each_task() -> None:
     metrics.watch({"executions_in_flight": ("In hand.", lambda: in_hand)})
     assert scrape(metrics)["executions_in_flight", (("task", "power"),)] == 2
     assert scrape(metrics)["executions_in_flight", (("task", "half"),)] == 0
+    by_check = {"journal": True}
+    metrics.watch({"ready": ("Passed.", lambda: by_check)}, by="check")
+    assert scrape(metrics)["ready", (("check", "journal"),)] == 1
     in_hand.clear()
     assert not any(name == "executions_in_flight" for name, _ in scrape(metrics))
+
+
+def test_every_series_is_of_a_metric_that_is_defined() -> None:
+    """Rules, dashboards and documents are held to the definitions."""
+    metrics = Metrics("1.2")
+    metrics.watch({"ready": ("Passed.", lambda: {"journal": 1.0}), "stuck_threads": ("Stuck.", lambda: 2)}, by="check")
+    metrics.read(events.TasksServed(platform="https://platform.test", tasks=(("power", "power"),)))
+    defined = {definition.name.removeprefix(PREFIX): definition for definition in metrics.definitions()}
+    for name, labels in scrape(metrics):
+        definition = defined[re.sub(r"_(?:bucket|sum|count)$", "", name)]
+        assert tuple(sorted(definition.labels)) == tuple(label for label, _ in labels if label != "le")
+    kinds = dict(re.findall(rf"# TYPE {PREFIX}(\w+) (\w+)", metrics.text().decode()))
+    assert {name: definition.kind for name, definition in defined.items()} == {
+        name: kind for name, kind in kinds.items() if not name.endswith("_created")
+    }
+    assert all(definition.meaning.endswith(".") for definition in defined.values())
 
 
 def test_two_daemons_in_one_process_do_not_count_for_each_other() -> None:

@@ -108,18 +108,21 @@ class JobLog:
             except PlatformError as error:
                 if attempt < ATTEMPTS:
                     await anyio.sleep(delay(attempt, self._chance(), at_least=error.retry_after))
+            except Exception as error:  # noqa: BLE001 (whatever it is, a line is not worth a worker)
+                self._explain(error)
+                return "failed"
             else:
                 return "sent"
         return "failed"
 
-    def _explain(self, refusal: RequestRefused) -> None:
+    def _explain(self, refusal: Exception) -> None:
         """Say it once, whichever it is: nobody's work depends on these lines."""
-        if refusal.status in NOT_THERE:
+        if isinstance(refusal, RequestRefused) and refusal.status in NOT_THERE:
             self.on = False
             self._emit(JobLogOff(path=self._path, reason=str(refusal)))
         elif not self._refused_before:
             self._refused_before = True
-            self._emit(JobLogRefused(reason=str(refusal)))
+            self._emit(JobLogRefused(reason=f"{type(refusal).__name__}: {refusal}"))
 
     def _change(self) -> None:
         self._changed.set()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import anyio
 
-from product_live_worker.flow.backoff import FIRST, Outage
+from product_live_worker.flow.backoff import FIRST, Outage, delay
 from product_live_worker.flow.schedule import Plan, Schedule
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.action import ALL
-from product_live_worker.model.errors import KeyRefused, PlatformError
+from product_live_worker.model.errors import KeyRefused, PlatformError, PlatformUnreachable, RateLimited
 from product_live_worker.model.execution import Execution, correlation_id, idempotency_key
 from product_live_worker.model.task import ServedTask
 from product_live_worker.product_live.budget import Budget, Purpose, Slot
@@ -28,6 +30,8 @@ from product_live_worker.telemetry.events import (
     about,
 )
 
+OF_ALL_TASKS = (KeyRefused, PlatformUnreachable, RateLimited)
+"""Failures that are none of the task's own: no other task fares better for now."""
 REFUSED_KEY = 5.0
 """Seconds to wait after the first refusal of the key; it doubles from there."""
 
@@ -46,8 +50,12 @@ class Poller:
         capacity: Callable[[str], int],
         emit: Emit,
         now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`capacity` gives the free slots of a task; `now` is the clock of the schedule, in seconds."""
+        """`capacity` gives the free slots of a task; `now` is the clock of the schedule, in seconds.
+
+        `chance` gives numbers from 0 to 1, to spread what is repeated.
+        """
         self.outage = Outage("polling", emit, now=now)
         self.succeeded_at: float | None = None
         self._client = client
@@ -58,8 +66,12 @@ class Poller:
         self._free = capacity
         self._emit = emit
         self._now = now
+        self._chance = chance
         self.not_before = -math.inf
-        self._due_since: float | None = None
+        self._due_since: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()
+        self._in_a_row: Counter[str] = Counter()
+        """The failures since the last success, by task."""
         self.waits_for_budget = False
         self._started_at = now()
         self._wakened = anyio.Event()
@@ -79,7 +91,7 @@ class Poller:
                     # While the poll waited for its slot, what it was for has gone.
                     slot.give_back()
                     continue
-                self._due_since = self._due_since or self._now()
+                self._due_since.setdefault(plan.task, self._now())
                 self._schedule.started(plan.task, self._now())
                 self.in_the_air += 1
                 polls.start_soon(self._poll, self._tasks[plan.task], slot)
@@ -98,16 +110,16 @@ class Poller:
         if self._journal.trouble:
             return f"nothing can be claimed that cannot be written down: {self._journal.trouble}"
         waiting = self._journal.reports_waiting()
-        if self._budget.limit and waiting > self._budget.limit // 2:
+        if self._budget.limit and waiting > self._budget.allowed() // 2:
             return f"{waiting} results wait to be reported first"
         return ""
 
     def overdue(self) -> float:
-        """Give the seconds since a poll was due, with capacity and budget, and has not succeeded."""
-        if self.paused() or not any(self._capacity(task) > 0 for task in self._tasks):
-            # What cannot be polled is not late either.
-            self._due_since = None
-        return self.stalled() if self._due_since is None else self._now() - self._due_since
+        """Give the seconds since a poll was due, with capacity and budget, and no poll of its task has succeeded."""
+        # What cannot be polled is not late either.
+        can = set() if self.paused() else {task for task in self._due_since if self._can(task)}
+        self._due_since = {task: since for task, since in self._due_since.items() if task in can}
+        return max([self.stalled(), *(self._now() - since for since in self._due_since.values())])
 
     def stalled(self) -> float:
         """Give the seconds since a poll could have been sent, and none was: the poller itself does not get on."""
@@ -124,8 +136,15 @@ class Poller:
     def resume(self) -> None:
         """Look again after a pause; what could not be polled in it is not late by that."""
         self._started_at = self._now()
-        self._due_since = None
+        self._due_since.clear()
         self.wake()
+
+    def failing(self) -> list[str]:
+        """Name the tasks whose last poll has failed."""
+        return [task for task in self._failures if task in self._tasks]
+
+    def _can(self, task: str) -> bool:
+        return task in self._tasks and self._capacity(task) > 0
 
     def _capacity(self, task: str) -> int:
         return 0 if self._journal.board.paused(task) else self._free(task)
@@ -143,6 +162,7 @@ class Poller:
 
     async def _poll(self, task: ServedTask, slot: Slot) -> None:
         outcome: PollOutcome = "failed"
+        again_in: float | None = None
         # Shielded: an answer that nobody reads is an execution that nobody runs. The client's deadline bounds it.
         with anyio.CancelScope(shield=True), slot:
             try:
@@ -150,12 +170,12 @@ class Poller:
                 if polled is not None:
                     await self._claim(task, polled)
                 outcome = "empty" if polled is None else "hit"
-                self._succeeded()
+                self._succeeded(task)
             except PlatformError as error:
-                self._failed(task, error)
+                again_in = self._failed(task, error)
             finally:
                 self.in_the_air -= 1
-                self._schedule.observed(task.key, self._now(), outcome)
+                self._schedule.observed(task.key, self._now(), outcome, again_in=again_in)
                 self._emit(TaskPolled(task=task.key, outcome=outcome))
                 self.wake()
 
@@ -174,14 +194,28 @@ class Poller:
         said = about(execution)
         self._emit(ExecutionClaimed(**said) if is_new else ExecutionRepeated(**said, state=known.state.value))
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, task: ServedTask) -> None:
         self.succeeded_at = time.time()
-        self._due_since = None
+        self._due_since.pop(task.key, None)
         self.not_before = -math.inf
-        self.outage.worked()
+        self._failures.pop(task.key, None)
+        self._in_a_row.clear()
+        if not self.failing():
+            self.outage.worked()
 
-    def _failed(self, task: ServedTask, error: PlatformError) -> None:
+    def _failed(self, task: ServedTask, error: PlatformError) -> float:
+        """Note it; gives the seconds until the task is asked again."""
         if error.perhaps_done:
             self._emit(ClaimAmbiguous(task=task.key, reason=str(error)))
+        self._failures[task.key] += 1
+        self._in_a_row[task.key] += 1
+        self.outage.failed(error)
         first = REFUSED_KEY if isinstance(error, KeyRefused) else FIRST
-        self.not_before = self._now() + self.outage.failed(error, first=first, at_least=error.retry_after)
+
+        def wait(failures: int) -> float:
+            return delay(failures, self._chance(), first=first, at_least=error.retry_after)
+
+        # What one task alone suffers from, as a handler of the platform's that fails for it, holds no other up.
+        if isinstance(error, OF_ALL_TASKS) or len(self._in_a_row) > 1:
+            self.not_before = self._now() + wait(self._in_a_row.total())
+        return wait(self._failures[task.key])

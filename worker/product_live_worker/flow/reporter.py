@@ -68,10 +68,14 @@ class Reporter:
                     return await self._send(execution)
                 except PlatformError as error:
                     execution = await self._postpone(execution, error)
+                    if self._journal.get(execution.id) is None:
+                        # While it waited, a person has given it up.
+                        return None
 
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)
         oldest_first = execution.settled_at or 0.0
+        await self._journal.written(execution.id)
         try:
             still = partial(self._must_hold, execution)
             found = await self._client.update_execution(execution.id, outcome, order=oldest_first, still=still)

@@ -24,6 +24,8 @@ UNLIMITED_INTERVAL = 0.2
 """Seconds between the idle polls of a task where no limit holds."""
 JITTER = 0.1
 """The part of an interval that is left to chance, so that workers that know nothing of each other never keep step."""
+LEAST = 1e-6
+"""The weight of a task that fails, beside those of the others."""
 JUMP = 0.25
 """The part of a cell by which the shared clock may seem to move before the round is laid anew."""
 LATE = 1 / 60
@@ -37,7 +39,7 @@ MOST_AT_ONCE = 8
 SCARCE_AT_ONCE = 4
 """The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain."""
 
-Why = Literal["it has been waiting longest", "it just had work", "its turn in the idle round"]
+Why = Literal["it has been waiting longest", "its last poll failed", "it just had work", "its turn in the idle round"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class _Seen:
     hot: bool = False
     streak: int = 0
     in_the_air: int = 0
+    asked_at: float = -math.inf
+    not_before: float = -math.inf
     hits: float = 0.0
     watched: float = 0.0
     observed_at: float = field(default=-math.inf)
@@ -138,7 +142,7 @@ class Schedule:
         moments: list[float] = []
         for task, seen in self._seen.items():
             if task != plan.task and self._may(task, seen, capacity):
-                first = self._stale_at(seen) + late / 2 - now
+                first = max(self._stale_at(seen), seen.not_before) + late / 2 - now
                 moments += [first + late + nth * bound for nth in range(math.ceil((self._window - first) / bound))]
         # Each may find an execution and owe its report; where polls are paced, a slot for it comes free soon.
         return sorted(moments if self._pace(self._seen[plan.task]) else 2 * moments)
@@ -147,18 +151,25 @@ class Schedule:
         """A poll of the task is in the air."""
         seen = self._seen[task]
         seen.in_the_air += 1
-        seen.polled_at = now
+        seen.asked_at = now
         seen.hot = seen.streak > 0 and seen.in_the_air < self._at_once(seen)
         self._space(task, seen, now)
 
-    def observed(self, task: str, now: float, outcome: Literal["hit", "empty", "failed"]) -> None:
-        """The poll is over."""
+    def observed(
+        self, task: str, now: float, outcome: Literal["hit", "empty", "failed"], *, again_in: float | None = None
+    ) -> None:
+        """The poll is over; one that failed is repeated after so many seconds, or an interval later."""
         seen = self._seen.get(task)
         if seen is None:
             return
         seen.in_the_air -= 1
         if outcome == "failed":
+            # Whether there still is work is not known: it must neither hold its neighbours up nor be asked in a row.
+            seen.hot, seen.streak = False, 0
+            seen.not_before = seen.next_at if again_in is None else now + again_in
+            self._share_out()
             return
+        seen.polled_at, seen.not_before = max(seen.polled_at, seen.asked_at), -math.inf
         hit = outcome == "hit"
         seen.hot, seen.streak = hit, seen.streak + 1 if hit else 0
         self._learn(seen, now, hit=hit)
@@ -169,25 +180,55 @@ class Schedule:
         return self._intervals[task]
 
     def expected(self, task: str) -> float:
-        """Give the mean seconds from an arrival to its claim, slots being free; the others' polls are counted in."""
-        return self._intervals[task] / (self._workers if self._limit else 1) / 2
+        """Give the mean seconds from an arrival to its claim as things are, slots being free.
+
+        The polls of other workers are counted in.
+        """
+        apart = self._bound() if self._is_beside_work(self._seen[task]) else self._intervals[task]
+        return apart / self._sharers() / 2
 
     def waits(self) -> dict[str, float]:
-        """Give for each task the longest wait from an arrival to its claim that this plan allows, slots being free.
+        """Give for each task the longest wait from an arrival to its claim that the plan allows as things are.
 
-        The others' polls are counted in.
+        Slots are free, and the polls of other workers counted in.
         """
-        longest = {task: min(interval * (1 + JITTER / 2), self._bound()) for task, interval in self._intervals.items()}
-        return {task: wait / self._workers if self._limit else wait for task, wait in longest.items()}
+        bound, longest = self._bound(), 1 + JITTER / 2
+        return {
+            task: (bound if self._is_beside_work(seen) else min(self._intervals[task] * longest, bound))
+            / self._sharers()
+            for task, seen in self._seen.items()
+        }
+
+    def busy(self) -> bool:
+        """Whether a task is known to have work."""
+        return self._streaks() > 0
+
+    def _streaks(self) -> int:
+        return sum(seen.streak > 0 for seen in self._seen.values())
+
+    def _is_beside_work(self, seen: _Seen) -> bool:
+        """Whether another task has work: then only `max_staleness` brings this one a poll."""
+        return bool(self._limit) and self._streaks() > (seen.streak > 0)
+
+    def _sharers(self) -> int:
+        return self._workers if self._limit else 1
 
     def _bound(self) -> float:
         """Give the seconds for which this worker may leave a task to the others."""
-        idle = len(self._seen) / self._idle_rate if self._limit else 0.0
-        return max(self._max_staleness * (self._workers if self._limit else 1), idle)
+        return max(self._max_staleness * self._sharers(), self._idle_round())
+
+    def _idle_round(self) -> float:
+        """Give the longest seconds between two polls of a task where all have an equal part of the idle polls."""
+        return len(self._seen) / self._idle_rate * (1 + JITTER / 2) if self._limit else 0.0
+
+    def _early(self) -> float:
+        """Give by how much a poll is planned earlier than it must be; not where that would cost more idle polls."""
+        staleness = self._max_staleness * self._sharers()
+        return max(0.0, min(LATE / 2 * self._window, staleness * JITTER / 2, staleness - self._idle_round()))
 
     def _stale_at(self, seen: _Seen) -> float:
         """Give when the task will have waited for `max_staleness`, as far as it is this worker's turn to see to it."""
-        early, bound = LATE / 2 * self._window, self._bound()
+        early, bound = self._early(), self._bound()
         if not self._shares():
             return seen.polled_at + bound - early
         # Each worker has moments of its own for each task, and passes over one shortly after a poll of another kind.
@@ -215,10 +256,12 @@ class Schedule:
 
     def _plan(self, task: str, seen: _Seen, now: float, *, busy: bool) -> Plan:
         stale_at = self._stale_at(seen)
-        if stale_at <= now:
+        if max(stale_at, seen.not_before) <= now:
             return Plan(task, stale_at, "it has been waiting longest")
         if seen.hot:
-            return Plan(task, seen.polled_at + self._pace(seen), "it just had work")
+            return Plan(task, seen.asked_at + self._pace(seen), "it just had work")
+        if math.isfinite(seen.not_before):
+            return Plan(task, seen.not_before, "its last poll failed")
         return Plan(task, stale_at if busy else min(seen.next_at, stale_at), "its turn in the idle round")
 
     def _pace(self, seen: _Seen) -> float:
@@ -245,7 +288,7 @@ class Schedule:
         if self._placed:
             return
         self._placed = True
-        if not self._shares():
+        if not self._shares() or not self._seen:
             return
         first, tasks = self._turn_at(now) + 1, list(self._seen.values())
         # One task after the other, cell by cell, whoever's cell it is; but each worker comes to all of them.
@@ -277,7 +320,11 @@ class Schedule:
         elif not self._limit:
             self._intervals = dict.fromkeys(self._seen, UNLIMITED_INTERVAL)
         else:
-            weights = {task: math.sqrt(seen.arrival_rate()) for task, seen in self._seen.items()}
+            # What fails is asked seldom; its part is the others' meanwhile.
+            weights = {
+                task: math.sqrt(seen.arrival_rate()) if math.isinf(seen.not_before) else LEAST
+                for task, seen in self._seen.items()
+            }
             rates = share_out(self._idle_rate, weights, at_least=1 / self._max_staleness)
             self._intervals = {task: 1 / rate for task, rate in rates.items()}
 
@@ -301,5 +348,10 @@ def share_out(total: float, weights: dict[str, float], *, at_least: float) -> di
 
 
 def _urgency(now: float) -> Callable[[Plan], tuple[float, ...]]:
-    order: dict[Why, float] = {"it has been waiting longest": 0, "it just had work": 1, "its turn in the idle round": 2}
+    order: dict[Why, float] = {
+        "it has been waiting longest": 0,
+        "its last poll failed": 1,
+        "it just had work": 1,
+        "its turn in the idle round": 2,
+    }
     return lambda plan: (0.0, order[plan.why], plan.at) if plan.at <= now else (1.0, plan.at)

@@ -16,6 +16,8 @@ from product_live_worker.model.action import Action
 from product_live_worker.model.execution import State
 
 Result = TypeVar("Result")
+OVERTAKEN = 32
+"""Numbers before the latest that are looked for again."""
 SHOWN = 50
 """Rows of each kind that are read to be shown."""
 _KEPT = (
@@ -88,13 +90,15 @@ class Board:
 
     async def look(self) -> list[Action]:
         """Read which pauses hold by now; gives the actions that were not known. Raises JournalUnwritable."""
-        after, now = self.actions[-1].number if self.actions else 0, time.time()
+        # On a shared database a number may come to be seen after a higher one, whose transaction was the shorter.
+        known, now = {action.number for action in self.actions}, time.time()
+        after = max(known, default=0) - OVERTAKEN
 
         def step(connection: Connection) -> tuple[list[Action], list[Action]]:
-            pauses = actions.in_force(connection, self._platform, now)
-            return pauses, actions.since(connection, self._platform, after)
+            return actions.look(connection, self._platform, after, now)
 
-        pauses, new = await self._do(step, writes=False)
+        pauses, latest = await self._do(step, writes=False)
+        new = [action for action in latest if action.number not in known]
         self._pauses = {pause.subject: pause for pause in pauses}
         self.actions = (*self.actions, *new)[-actions.MOST :]
         return new

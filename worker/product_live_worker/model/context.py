@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from product_live_worker.model.files import Files, no_transfers, read_answer
+from product_live_worker.model.files import SHARE, Files, no_transfers, read_answer
 
 Verb = Callable[[Any], Coroutine[Any, Any, Any]]
 """Something that the worker does for a handler: JSON in, JSON out, so that it can be asked from another process."""
@@ -77,7 +77,10 @@ class Context:
         """A directory for this execution alone (0700), made when first asked for, removed afterwards with all in it."""
         if self.directory is None:
             raise RuntimeError("this context was made by hand and has no work directory")
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError as error:
+            raise RuntimeError(f"the work directory is not on this machine: {SHARE}") from error
         return self.directory
 
     @property

@@ -57,7 +57,7 @@ def _said(problem: Any) -> str:
         text = text.replace(repr(value), "…")
         if len(str(value)) > 3:
             text = text.replace(str(value), "…")
-    return text
+    return text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 def _leaves(value: Any) -> Iterator[str | int | float]:

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from product_live_worker.model.refusal import TaskFailed
 
@@ -27,6 +27,9 @@ NEEDED = (
     "a file is an object of Product-Live (data_factory_file), an object with url and filename, "
     "the address of a file (https://…), or its id (64 hexadecimal digits)"
 )
+
+
+SHARE = "let execution.workdir in the settings be a directory that the machines of Dask share with the worker's"
 
 
 class TransferFailed(TaskFailed):
@@ -62,16 +65,16 @@ class File(BaseModel):
             text = found.strip()
             found = {"id": text.lower()} if FILE_ID.fullmatch(text) else {"url": text}
         if not isinstance(found, Mapping | File):
-            raise ValueError(NEEDED)  # noqa: TRY004 (pydantic collects ValueErrors)
+            raise _no_file()
         # What a job's author wires to nothing comes as an empty text.
         return {k: v for k, v in found.items() if v not in ("", None)} if isinstance(found, Mapping) else found
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
         if self.url is None and self.id is None:
-            raise ValueError(NEEDED)
+            raise _no_file()
         if self.url is not None and not _is_address(self.url):
-            raise ValueError(NEEDED)
+            raise _no_file()
         return self
 
     @model_serializer(mode="wrap")
@@ -91,6 +94,18 @@ class File(BaseModel):
         """What it may be called on disk: one name without folders, never empty."""
         last = unquote(urlsplit(self.url or "").path.rpartition("/")[2])
         return plain_name(self.filename or "") or plain_name("" if last == "content" else last) or self.id or "file"
+
+
+def _found(path: str) -> Path:
+    found = Path(path)
+    if not found.exists():
+        text = f"The file was downloaded on the worker's machine, and is not on this one: {SHARE}."
+        raise TransferFailed(text, code="file_unavailable")
+    return found
+
+
+def _no_file() -> PydanticCustomError:
+    return PydanticCustomError("no_file", NEEDED)
 
 
 def _is_address(text: str) -> bool:
@@ -136,7 +151,7 @@ class Files:
         pydantic.ValidationError for what is no file.
         """
         wanted = {"file": File.model_validate(file).model_dump(), "max_size": max_size, "sha256": sha256}
-        return self._ask("download", wanted, Path)
+        return self._ask("download", wanted, _found)
 
     def upload(self, path: str | os.PathLike[str], *, filename: str | None = None) -> Any:
         """Upload a file to Product-Live, at most `files.max_upload` bytes; gives the File, to be put into the output.

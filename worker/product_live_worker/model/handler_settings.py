@@ -19,8 +19,8 @@ SECRETS = (SecretStr, SecretBytes)
 def read_settings(kind: type[BaseModel] | None, section: Mapping[str, Any]) -> Any:
     """Give the section as this model, or as it is where there is none; raises SettingsError, a line for each setting.
 
-    Where the model wants a SecretStr, the section may have `{ file = "/run/secrets/name" }`, the text of that file, or
-    `{ env = "NAME" }`, that variable of the environment.
+    Where the model wants a SecretStr, in a dict[str, SecretStr] too, the section may have
+    `{ file = "/run/secrets/name" }`, the text of that file, or `{ env = "NAME" }`, that variable of the environment.
     """
     if kind is None:
         return section
@@ -48,10 +48,10 @@ def _filled(kind: type[BaseModel], section: Mapping[str, Any], at: str, unfit: l
                 del filled[name]
         elif isinstance(value, dict):
             kinds = set(_kinds(names[name].annotation))
-            if value.keys() == {"file"} and kinds & set(SECRETS):
-                filled[name] = _contents(value["file"], f"{at}{name}", unfit)
-            if value.keys() == {"env"} and kinds & set(SECRETS):
-                filled[name] = _variable(value["env"], f"{at}{name}", unfit)
+            if any(typing.get_origin(kind) is dict and set(_kinds(kind)) & set(SECRETS) for kind in kinds):
+                filled[name] = {key: _secret(one, f"{at}{name}.{key}", unfit) for key, one in value.items()}
+            elif kinds & set(SECRETS):
+                filled[name] = _secret(value, f"{at}{name}", unfit)
             for inner in kinds:
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
                     filled[name] = _filled(inner, value, f"{at}{name}.", unfit)
@@ -70,6 +70,16 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     yield annotation
     for inner in typing.get_args(annotation):
         yield from _kinds(inner)
+
+
+def _secret(value: Any, at: str, unfit: list[str]) -> Any:
+    """Give the text that stands elsewhere, or the value as it is."""
+    match value:
+        case {"file": file, **rest} if not rest:
+            return _contents(file, at, unfit)
+        case {"env": variable, **rest} if not rest:
+            return _variable(variable, at, unfit)
+    return value
 
 
 def _contents(file: Any, at: str, unfit: list[str]) -> str:

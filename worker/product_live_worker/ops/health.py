@@ -18,6 +18,7 @@ from product_live_worker.model.action import ALL
 from product_live_worker.model.errors import KeyRefused, PlatformFailing, RateLimited
 from product_live_worker.model.execution import State
 from product_live_worker.product_live.budget import Budget
+from product_live_worker.telemetry.history import History
 
 POLL_LATE = 30.0
 """Seconds that a poll may be overdue: a short outage is the platform's, a longer one the operator's."""
@@ -49,6 +50,7 @@ class Health:
     journal: Journal
     threads: InThread
     budget: Budget
+    history: History
     max_stuck_threads: int
     draining: str = field(default="")
     """Why the worker is stopping, when it is."""
@@ -64,6 +66,8 @@ class Health:
             self._places(),
             self._threads(),
             self._reports(),
+            self._executions(),
+            self._claims(),
         ]
 
     def live(self) -> list[Check]:
@@ -79,6 +83,11 @@ class Health:
                 RESTART,
             ),
         ]
+
+    def key_refused(self) -> bool:
+        """Whether the platform refuses the API key, to whichever stage asked last."""
+        outages = self.catalogue.outage, self.poller.outage
+        return any(isinstance(outage.error, KeyRefused) for outage in outages)
 
     def _tasks(self) -> Check:
         if not self.catalogue.loaded.is_set():
@@ -106,11 +115,13 @@ class Health:
         if overdue > POLL_LATE:
             why = outage.reason or "the poller does not get to it"
             yield Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
-        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and not self._each_paused():
+        if self.poller.succeeded_at is None and not self.poller.waits_for_budget and self._may_poll():
             why = f": {outage.reason}" if outage.lasts else ""
             yield Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
         if outage.lasts:
-            found = _since(f"polls are not answered ({outage.reason})", outage.seconds())
+            failing = self.poller.failing()
+            of = "" if len(failing) == len(self.catalogue.tasks) else f" of {', '.join(failing[:NAMED])}"
+            found = _since(f"polls{of} are not answered ({outage.reason})", outage.seconds())
             yield Check("polling", True, f"{found}; they go on by themselves", _cure(outage.error), notable=True)
         if (paused := self.poller.paused()) and not self.journal.trouble:
             yield Check("polling", True, paused, "Look at the results that wait.", notable=True)
@@ -119,9 +130,6 @@ class Health:
             more = f"; and {len(pauses) - NAMED} more" if len(pauses) > NAMED else ""
             yield Check("polling", True, told + more, RESUME, notable=True)
         yield Check("polling", True, "polls are answered")
-
-    def _each_paused(self) -> bool:
-        return all(self.journal.board.paused(task) for task in self.catalogue.tasks)
 
     def _budget(self) -> Check:
         held_off, limit, allowed = self.budget.held_off(), self.budget.limit, self.budget.allowed()
@@ -170,6 +178,21 @@ class Health:
         notable = bool(why) and late > 0
         return Check("reports", True, f"{count} waiting{why}", "They are sent again by themselves.", notable=notable)
 
+    def _executions(self) -> Check:
+        failing = self.history.failing()
+        told = "; ".join(f"{failed} of {all_} of {task}" for task, failed, all_ in failing[:NAMED])
+        more = f"; and {len(failing) - NAMED} tasks more" if len(failing) > NAMED else ""
+        found = f"most executions of the last half hour failed: {told}{more}" if failing else ""
+        return Check("executions", True, found, "Read their messages below.", notable=bool(failing))
+
+    def _claims(self) -> Check:
+        lost = self.history.lost()
+        if not lost:
+            return Check("claims", True, "")
+        polls = "1 poll" if len(lost) == 1 else f"{len(lost)} polls"
+        found = f"{polls} of the last hour may have claimed what never arrived, the last of {lost[-1].task}"
+        return Check("claims", True, f"{found}: {lost[-1].reason}", LOST, notable=True)
+
     def _journal(self) -> Check:
         if self.journal.trouble:
             cure = "Make room on the disk, or mend its permissions; work goes on by itself."
@@ -177,6 +200,12 @@ class Health:
         kept = self.journal.undeliverable
         found = f"{kept} undeliverable {'result is' if kept == 1 else 'results are'} kept"
         return Check("journal", True, found, UNDELIVERABLE, notable=kept > 0)
+
+    def _may_poll(self) -> bool:
+        # After a restart, what is run again may take every slot at once.
+        tasks, paused = self.catalogue.tasks, self.journal.board.paused
+        free = (task for task in tasks if self.dispatcher.free(task) > 0 and not paused(task))
+        return not tasks or (not self.poller.paused() and any(free))
 
     def _unstarted(self) -> float:
         return self.dispatcher.late() if self.catalogue.loaded.is_set() else 0.0
@@ -187,8 +216,9 @@ RESTART = "Restart the worker, and report this as a defect; the journal has ever
 RESUME = "Resume when the reason has gone: on the page, or `product-live-worker resume`."
 SHARED = "Somebody else uses the account's requests too: find who, or lower budget.requests_per_minute here."
 UNDELIVERABLE = "The platform refuses them for good: read why below, then redeliver or discard each."
+LOST = "Only the task's responseTimeoutSeconds brings it back: `product-live-worker check` names the tasks without one."
 NAMED = 3
-"""Pauses that are named at most."""
+"""Pauses, and tasks, that are named at most."""
 
 
 def verdict(checks: list[Check]) -> str:

@@ -177,20 +177,26 @@ class Status:
         }
 
     def _next_poll(self, task: str, plan: Plan, now: float) -> NextPoll:
-        poller, pause = self.health.poller, self.health.journal.board.paused(task)
-        if self.health.draining:
-            return {"in_seconds": None, "why": "the worker is stopping"}
-        if paused := poller.paused() or (pause and pause.told()):
-            return {"in_seconds": None, "why": paused}
-        if trouble := self.health.dispatcher.without_place(task):
-            return {"in_seconds": None, "why": trouble}
-        if self.health.dispatcher.free(task) <= 0:
-            return {"in_seconds": None, "why": "all its slots are taken"}
+        poller, held_off = self.health.poller, self.budget.held_off()
+        if why := self._not_polled(task):
+            return {"in_seconds": None, "why": why}
+        if held_off and plan.at <= now + held_off:
+            return {"in_seconds": round(held_off, 3), "why": "the platform has asked to wait (429)"}
         if poller.waits_for_budget and plan.at <= now:
             return {"in_seconds": None, "why": "as soon as the budget has a slot for it"}
         at = max(plan.at, poller.not_before)
-        why = "after an outage: " + poller.outage.reason[:TEXT] if at > plan.at else plan.why
+        failed = at > plan.at or task in poller.failing()
+        why = "after an outage: " + poller.outage.reason[:TEXT] if failed else plan.why
         return {"in_seconds": round(max(0.0, at - now), 3), "why": why}
+
+    def _not_polled(self, task: str) -> str:
+        """Say why the task is not polled at all just now, or give an empty text."""
+        health, pause = self.health, self.health.journal.board.paused(task)
+        if health.draining:
+            return "the worker is stopping"
+        if why := health.poller.paused() or (pause and pause.told()) or health.dispatcher.without_place(task):
+            return why
+        return "all its slots are taken" if health.dispatcher.free(task) <= 0 else ""
 
     def _counts(self) -> Counts:
         journal = self.health.journal

@@ -7,7 +7,6 @@ server could count the request, and no window of the server's, sliding or fixed,
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections import Counter, deque
@@ -32,6 +31,9 @@ REPORTS = "task_executions"
 """The resource of the platform's API that a report is sent to."""
 REPORT_WITHIN = 1 / 20
 """The part of a window within which the slot for the report of a poll's own execution has to come free."""
+PATIENCE = 5
+"""Windows after which a request that is less urgent than a poll is as urgent, but for lines of logs: a task that always
+has work must not keep the worker from ever learning of new tasks, or of a job that was cancelled."""
 STALE_AFTER = 1.0
 """Seconds after which a slot not yet used is thought to belong to a process that was stopped (SIGSTOP) meanwhile."""
 
@@ -167,13 +169,14 @@ class Slot:
             self.give_back()
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class _Waiter:
     purpose: Purpose
     order: float
     arrival: int
-    promised: Promised = field(compare=False)
-    turn: anyio.Event = field(compare=False, default_factory=anyio.Event)
+    since: float
+    promised: Promised
+    turn: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Budget:
@@ -200,6 +203,8 @@ class Budget:
         self._scope = scope
         self.unreported = unreported
         """Counts the executions that owe a report, or may: those of polls in the air too."""
+        self.busy: Callable[[], bool] = lambda: False
+        """Whether a task is known to have work: what is less urgent than its polls then waits."""
         self._emit = emit
         self._lanes: dict[str, list[_Waiter]] = {}
         self._arrival = itertools.count()
@@ -228,13 +233,13 @@ class Budget:
             return UNLIMITED, self._ledger.now()
         lane_name = self._lane_of(resource)
         lane = self._lanes.setdefault(lane_name, [])
-        waiter = _Waiter(purpose, order, next(self._arrival), promised)
-        heapq.heappush(lane, waiter)
         started = self._ledger.now()
+        waiter = _Waiter(purpose, order, next(self._arrival), started, promised)
+        lane.append(waiter)
         try:
             while True:
                 waiter.turn = anyio.Event()
-                wait = self._over_its_part(purpose)
+                wait = self._held_back(waiter)
                 first = self._first(lane)
                 if first is waiter:
                     taken = await self._try(lane_name, waiter)
@@ -247,7 +252,6 @@ class Budget:
                     await waiter.turn.wait()
         finally:
             lane.remove(waiter)
-            heapq.heapify(lane)
             self._wake(lane)
             self._emit(BudgetWaited(purpose=purpose.name.lower(), seconds=self._ledger.now() - started))
 
@@ -276,17 +280,30 @@ class Budget:
         return Counter(waiter.purpose.name.lower() for lane in self._lanes.values() for waiter in lane)
 
     def _first(self, lane: list[_Waiter]) -> _Waiter | None:
-        """Give who is next: the first that its purpose's own part of the window does not hold back."""
-        if lane and not self._over_its_part(lane[0].purpose):
-            return lane[0]
-        return min((waiter for waiter in lane if not self._over_its_part(waiter.purpose)), default=None)
+        """Give who is next, of those that nothing holds back."""
+        return min((waiter for waiter in lane if not self._held_back(waiter)), key=self._rank, default=None)
 
-    def _over_its_part(self, purpose: Purpose) -> float:
-        """Give the seconds for which the purpose has used up its part; a flood of files must leave room for polls."""
+    def _rank(self, waiter: _Waiter) -> tuple[int, float, int]:
+        if self._has_waited_enough(waiter):
+            return Purpose.POLL, -math.inf, waiter.arrival
+        return waiter.purpose, waiter.order, waiter.arrival
+
+    def _has_waited_enough(self, waiter: _Waiter) -> bool:
+        waits_for_ever = waiter.purpose <= Purpose.POLL or waiter.purpose is Purpose.LOG
+        return not waits_for_ever and self._ledger.now() - waiter.since >= PATIENCE * self.window
+
+    def _held_back(self, waiter: _Waiter) -> float:
+        """Give the seconds after which to look again, where others come first although there may be a slot."""
+        if waiter.purpose > Purpose.POLL and self.busy() and not self._has_waited_enough(waiter):
+            return min(self.window, waiter.since + PATIENCE * self.window - self._ledger.now())
+        return self._over_its_part() if waiter.purpose is Purpose.FILES else 0.0
+
+    def _over_its_part(self) -> float:
+        """Give the seconds for which files have used up their part; a flood of them must leave room for polls."""
         now = self._ledger.now()
         while self._files and self._files[0] <= now - self.window:
             self._files.popleft()
-        if purpose is not Purpose.FILES or len(self._files) < max(1, self.allowed() // 2):
+        if len(self._files) < max(1, self.allowed() // 2):
             return 0.0
         return self._files[0] + self.window - now
 
@@ -305,7 +322,7 @@ class Budget:
             lane=lane,
             leave=reserve(waiter.purpose, self.unreported(), allowed),
             leave_in=self._lane_of(REPORTS),
-            last_within=self.window * REPORT_WITHIN if waiter.purpose is Purpose.POLL else 0.0,
+            last_within=self.window * REPORT_WITHIN if self._rank(waiter)[0] == Purpose.POLL else 0.0,
             promised=promised,
         )
         # Shielded: a slot taken by a cancelled caller would be nobody's to give back.
@@ -362,6 +379,6 @@ class Budget:
         first = self._first(lane)
         if first is not None:
             first.turn.set()
-        # Who is held back by its purpose's part has to learn for how long.
-        if lane and lane[0] is not first:
-            lane[0].turn.set()
+        # Who is held back has to learn for how long.
+        if held_back := [waiter for waiter in lane if self._held_back(waiter)]:
+            min(held_back, key=self._rank).turn.set()

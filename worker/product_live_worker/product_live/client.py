@@ -9,7 +9,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -281,11 +281,18 @@ class Client:
 
 @asynccontextmanager
 async def open_http(
-    base_url: str, *, connect_timeout: float, total_timeout: float, ca_file: Path | None, user_agent: str
+    base_url: str,
+    *,
+    connect_timeout: float,
+    total_timeout: float,
+    ca_file: Path | None,
+    user_agent: str,
+    heard: Callable[[httpx.Response], Awaitable[None]] | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Open the one HTTP client: proxies from the environment, the system's or the given CA, no redirects, no retries.
 
-    Raises SettingsError when the environment names a proxy that cannot be used.
+    `heard` is told of each answer, before its body is read. Raises SettingsError when the
+    environment names a proxy that cannot be used.
     """
     async with new_http(
         ca_file=ca_file,
@@ -295,6 +302,7 @@ async def open_http(
         trust_env=not is_loopback(httpx.URL(base_url).host),
         timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
         limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
+        event_hooks={"response": [heard]} if heard else None,
     ) as http:
         yield http
 
@@ -372,12 +380,13 @@ def retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        seconds = float(value) if value.strip().isdecimal() else _seconds_until(value)
+        seconds = float(value) if value.strip().isdecimal() else seconds_until(value)
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
 
 
-def _seconds_until(date: str) -> float:
+def seconds_until(date: str) -> float:
+    """Read a date as HTTP writes it; gives the seconds from now to then, or raises ValueError."""
     moment = parsedate_to_datetime(date)
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

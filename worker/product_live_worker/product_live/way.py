@@ -178,22 +178,23 @@ class Way:
 class Progress:
     """Lines about a transfer that takes its time."""
 
-    def __init__(self, log: Log, words: str) -> None:
+    def __init__(self, log: Log, words: str, now: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._words = words
-        self._started = self._told = time.monotonic()
+        self._now = now
+        self._started = self._told = now()
 
     def made(self, done: int, whole: int | None = None) -> bool:
         """Note how far it is; gives whether it was time to say so."""
-        if time.monotonic() - self._told < PROGRESS:
+        if self._now() - self._told < PROGRESS:
             return False
-        self._told = time.monotonic()
+        self._told = self._now()
         self._log.info(self._words, bytes=done, **({"of": whole} if whole else {}), seconds=self.seconds())
         return True
 
     def seconds(self) -> float:
         """Give how long it has taken so far."""
-        return round(time.monotonic() - self._started, 3)
+        return round(self._now() - self._started, 3)
 
 
 @asynccontextmanager

@@ -40,6 +40,7 @@ from product_live_worker.settings.values import (
     TokenFile,
     Word,
     allow,
+    is_loopback,
     passwords,
     without_password,
 )
@@ -182,10 +183,12 @@ class Settings(BaseSettings):
     def workdir(self) -> Path:
         """Give where executions get their directories: beside the journal, unless the settings say otherwise."""
         if self.execution.workdir is not None:
-            return self.execution.workdir
+            return self.execution.workdir.absolute()
         # A journal that is no file of this machine has no place beside it.
         here = Path(self.state.url.removeprefix("sqlite:///")).parent if self.state.url.startswith("sqlite:") else None
-        return (here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])) / "work"
+        place = here or Path(os.environ.get("STATE_DIRECTORY", "state").split(os.pathsep)[0])
+        # Handlers get it, and may be anywhere.
+        return place.absolute() / "work"
 
     def warnings(self) -> tuple[str, ...]:
         """Give a line for each setting that is allowed, but may not do what was meant."""
@@ -198,8 +201,14 @@ def _doubts(settings: Settings) -> Iterator[str]:
         yield "http.public_url: nobody listens there; set http.callback_port, to which its callbacks are led"
     if http.callback_port is not None and not http.public_url:
         yield "http.callback_port: nobody is told of it; set http.public_url, the address as other systems reach it"
-    if api.key_file and os.name == "posix" and api.key_file.exists() and api.key_file.stat().st_mode & stat.S_IROTH:
-        yield f"api.key_file: every user of this machine can read {api.key_file}; chmod 600 it"
+    for name, file in (("api.key_file", api.key_file), ("http.admin_token_file", http.admin_token_file)):
+        if file and os.name == "posix" and file.exists() and file.stat().st_mode & stat.S_IROTH:
+            yield f"{name}: every user of this machine can read {file}; chmod 600 it"
+    if http.admin_token_file and not is_loopback(http.host):
+        yield (
+            f"http.admin_token_file: who signs in from elsewhere sends the token unencrypted to {http.host}; "
+            f"put a proxy with TLS before it"
+        )
     if api.connect_timeout > api.total_timeout:
         yield (
             f"api.connect_timeout: {api.connect_timeout:g} s have no effect; "

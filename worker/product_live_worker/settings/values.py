@@ -80,14 +80,15 @@ def _platform(value: str) -> str:
     host = url.hostname or ""
     written = f"[{host}]" if ":" in host else host
     plain = re.fullmatch(r"[!-~]+", url.geturl()) and re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", written)
-    private = url.scheme == "https" or (url.scheme == "http" and _is_loopback(host))
+    private = url.scheme == "https" or (url.scheme == "http" and is_loopback(host))
     if not plain or not private or "@" in url.netloc or url.query or url.fragment or url.port == 0:
         raise ValueError("no usable address")
     usual = url.port in (None, 443 if url.scheme == "https" else 80)
     return f"{url.scheme}://{written}{'' if usual else f':{url.port}'}{url.path.rstrip('/')}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,6 +18,11 @@ MINUTES = 60
 """How far back a task's history goes."""
 REQUESTS = 600
 FAILURES = 50
+AMBIGUOUS = 20
+HALF_AN_HOUR = 30
+"""Minutes in which a task is seen to fail."""
+MANY = 3
+"""Failures from which on they are no accident."""
 DURATIONS = 200
 """Of a task's handler, from which its percentiles are taken."""
 TRAILS = 1000
@@ -69,6 +75,15 @@ class Step:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """A poll that may have claimed what never arrived."""
+
+    at: float
+    task: str
+    reason: str
+
+
 @dataclass(slots=True)
 class TaskHistory:
     """What became of one task's executions since the start."""
@@ -79,6 +94,7 @@ class TaskHistory:
     hits: int = 0
     polled_at: float | None = None
     claimed_at: float | None = None
+    failed_at: float = -math.inf
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=DURATIONS))
     minutes: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=MINUTES))
     """Minutes in which executions were reported, each with how many COMPLETED and FAILED."""
@@ -90,6 +106,11 @@ class TaskHistory:
         self.completed += not failed
         self.failed += failed
 
+    def since(self, minute: int) -> tuple[int, int]:
+        """Count what COMPLETED and what FAILED from this minute on."""
+        latest = [(done, failed) for at, done, failed in self.minutes if at >= minute]
+        return sum(done for done, _ in latest), sum(failed for _, failed in latest)
+
 
 class History:
     """What is remembered; `read` is an event's reader."""
@@ -100,6 +121,7 @@ class History:
         self.failures: OrderedDict[str, Failure] = OrderedDict()
         """The latest, by the execution's id, the earliest first."""
         self.tasks: dict[str, TaskHistory] = {}
+        self.ambiguous: deque[Ambiguous] = deque(maxlen=AMBIGUOUS)
         self.lines: dict[str, Line] = {}
         """The last line of each execution that runs."""
         self._trails: OrderedDict[str, deque[Step]] = OrderedDict()
@@ -118,6 +140,18 @@ class History:
         """Give the requests of the last window, the earliest first."""
         since = self._now() - self._window
         return [request for request in self.requests if request.at >= since]
+
+    def failing(self) -> list[tuple[str, int, int]]:
+        """Give the tasks of which most executions fail: each with its failures, of so many in the last half hour."""
+        now = self._now()
+        # Most tasks have had none: what is asked twice a second looks at the others alone.
+        some = ((key, one) for key, one in self.tasks.items() if now - one.failed_at < 60 * HALF_AN_HOUR)
+        counted = ((key, *one.since(int(now // 60) - HALF_AN_HOUR)) for key, one in some)
+        return [(key, failed, done + failed) for key, done, failed in counted if failed >= MANY and failed > done]
+
+    def lost(self) -> list[Ambiguous]:
+        """Give the polls of the last hour that may have claimed what never arrived, the earliest first."""
+        return [one for one in self.ambiguous if self._now() - one.at < 3600]
 
     def noting(self, execution: str, log: Log) -> Log:
         """Give a log that remembers the last line of this execution."""
@@ -157,6 +191,10 @@ class History:
         past.polls += 1
         past.polled_at = self._now()
         past.hits += event.outcome == "hit"
+
+    @_remember.register
+    def _(self, event: events.ClaimAmbiguous) -> None:
+        self.ambiguous.append(Ambiguous(self._now(), event.task, event.reason[:TEXT]))
 
     @_remember.register
     def _(self, event: events.ExecutionClaimed) -> None:
@@ -202,8 +240,10 @@ class History:
 
     @_remember.register
     def _(self, event: events.ExecutionReported) -> None:
-        failed = event.status == "FAILED"
-        self._of(event.task).reported(int(self._now() // 60), failed=failed)
+        failed, past = event.status == "FAILED", self._of(event.task)
+        past.reported(int(self._now() // 60), failed=failed)
+        if failed:
+            past.failed_at = self._now()
         self._step(event, "reported", event.status)
         self.lines.pop(event.execution, None)
         # What recovery has decided on was settled without a handler.

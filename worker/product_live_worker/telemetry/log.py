@@ -53,7 +53,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
         "warning",
         "the platform has no Logs API there (log.platform_path); nothing more is written to the logs of jobs",
     ),
-    events.JobLogRefused: ("warning", "the platform refuses a line for the log of a job; further ones are not told of"),
+    events.JobLogRefused: ("warning", "a line for the log of a job cannot be written; further ones are not told of"),
     events.ReportUndeliverable: ("error", "the platform refuses this result for good; it stays in the journal"),
 }
 """What is logged, at which level, in which words; an event that is not here is only counted."""

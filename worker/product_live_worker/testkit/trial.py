@@ -81,9 +81,11 @@ class Trial:
     def run(self, handler: Handler, input: Any) -> Outcome:
         """Run the handler and give what would be reported; input and output pass through JSON.
 
-        `input` is what the platform would send. Raises TypeError or ValueError for an input that is no JSON, and
-        nothing that the handler raises: that is an Outcome.
+        `input` is what the platform would send. Raises TypeError or ValueError for an input that is no JSON, an error
+        that names each setting that the handler cannot use (a worker would not start), and nothing that the handler
+        raises: that is an Outcome.
         """
+        handler.read_settings(self.settings)
         sent = json.loads(json.dumps(input, allow_nan=False))
         if self.timeout is not None:
             handler = replace(handler, timeout=self.timeout)

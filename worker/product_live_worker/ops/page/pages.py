@@ -92,6 +92,10 @@ class Pages:
         _, document, sections = self._rendered[task]
         return document, sections
 
+    def forget(self) -> None:
+        """Render anew for the next who looks: something has just been done, and is to be seen."""
+        self._rendered.clear()
+
     def execution(
         self, row: Mapping[str, Any], acted: Sequence[Action], *, operator: Operator | None, can_act: bool
     ) -> str:
@@ -233,7 +237,7 @@ def commands(text: str) -> Markup:
     """Set what stands between backticks as a command."""
     from markupsafe import Markup, escape  # noqa: PLC0415 (with Jinja2, which only who looks pays for)
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 (it has just been escaped)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (it has just been escaped)
 
 
 def _well(document: StatusDocument) -> str:

@@ -101,8 +101,8 @@ class Page:
                 document, sections = self._pages.sections(task)
                 now = time.monotonic()
                 plain = {name: unchanged(html) for name, html in sections.items()}
-                # The first time the page has just been made of the same.
-                new = {name: sections[name] for name in sections if plain[name] != known.get(name)} if known else {}
+                # At first all of it: what the page was made of may have changed before it began to watch.
+                new = {name: html for name, html in sections.items() if plain[name] != known.get(name)}
                 if new or now - told_at >= PULSE:
                     said = {"condition": document["condition"], "title": title(document), "now": document["now"]}
                     yield b"data: %s\n\n" % self._json({**said, "sections": new})
@@ -167,6 +167,7 @@ class Page:
             return self._told("Not done", f"{error}.", 409)
         except JournalError as error:
             return self._told("Not done", f"{error}. What is not written down is not done: try again.", 503)
+        self._pages.forget()
         back = form.get("back", "")
         return RedirectResponse(f"execution?{urlencode({'id': back})}" if back else "./", 303, headers=HEADERS)
 
