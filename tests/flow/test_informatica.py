@@ -39,7 +39,9 @@ async def serving(
 ) -> AsyncIterator[RunningWorker]:
     """Run a worker with a task for each handler."""
     async with fake.served() as url:
-        more = {name: value.format(url=url) if isinstance(value, str) else value for name, value in account.items()}
+        more = {
+            name: value.replace("{url}", url) if isinstance(value, str) else value for name, value in account.items()
+        }
         section = {"login_url": url, "username": USER, "password": PASSWORD, "max_in_flight": 20, **more}
         tasks = {
             name: {"handler": handler, "watch": 0.05, "settings": {"connection": "org"}}

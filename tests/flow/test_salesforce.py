@@ -74,7 +74,7 @@ SCENARIOS = [
     ),
     Scenario(
         name="Paused", given={"paused_fail_after_s": 60}, plan=Way(phases=(("paused", math.inf),)),
-        code="remote_unknown", outcome="unknown", more={"raw_status": "PAUSED"},
+        code="remote_unknown", outcome="unknown",
     ),
     Scenario(name="Purged", given={}, plan=Way(phases=(("running", math.inf),), purged_after=60.0),
              code="remote_unknown", outcome="unknown", more={"raw_status": "purged"}),
