@@ -163,7 +163,7 @@ class Account:
             chance=self._chance.random,
         )
         self.budget.unreported = lambda: self.journal.unreported() + self.poller.in_the_air
-        self.budget.busy = self.schedule.busy
+        self.budget.busy = self.poller.busy
 
     async def poll(self, task: str, slot: Slot) -> TaskExecution | None:
         """Be the client."""

@@ -167,7 +167,7 @@ class Daemon:
         self.poller = Poller(client, budget, journal, self.schedule, tasks, capacity=self.dispatcher.free, emit=emit)
         # Polls overlap: what one in the air may bring has to be reportable too.
         budget.unreported = lambda: journal.unreported() + self.poller.in_the_air
-        budget.busy = self.schedule.busy
+        budget.busy = self.poller.busy
         self.reporter = Reporter(client, journal, emit=emit)
         self.recovery = Recovery(
             client,

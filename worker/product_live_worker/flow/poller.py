@@ -139,6 +139,10 @@ class Poller:
         self._due_since.clear()
         self.wake()
 
+    def busy(self) -> bool:
+        """Whether there is work for the next poll, as far as is known."""
+        return not self.paused() and self._schedule.busy(self._capacity)
+
     def failing(self) -> list[str]:
         """Name the tasks whose last poll has failed."""
         return [task for task in self._failures if task in self._tasks]

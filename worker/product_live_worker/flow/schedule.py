@@ -199,9 +199,9 @@ class Schedule:
             for task, seen in self._seen.items()
         }
 
-    def busy(self) -> bool:
-        """Whether a task is known to have work."""
-        return self._streaks() > 0
+    def busy(self, capacity: Callable[[str], int]) -> bool:
+        """Whether a task is known to have work, and has the slots for it."""
+        return self._busy({task: seen for task, seen in self._seen.items() if self._may(task, seen, capacity)})
 
     def _streaks(self) -> int:
         return sum(seen.streak > 0 for seen in self._seen.values())
