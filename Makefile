@@ -7,13 +7,16 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deploy test-kubernetes bundle chaos bench bench-full docs format clean
+.PHONY: help demo demo-connectors test test-deploy test-kubernetes bundle chaos bench bench-full docs format
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## See the worker run against the built-in sandbox (DEMO_SECONDS=20 make demo stops by itself)
 	@$(BIN)/product-live-worker run --sandbox --demo
+
+demo-connectors: $(READY) ## See each connector start a job of another system and wait for it, on fakes of those systems
+	@PYTHONPATH=tests $(BIN)/python -m support.connectors_demo
 
 test: $(READY) ## Run all that CI runs: format, lint, types, import rules, tests
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this."; exit 1; }
@@ -49,10 +52,6 @@ docs: $(READY) ## Build the documentation for handlers' authors into build/docs
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .
-
-clean: ## Remove what these commands made
-	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 old = $(shell $(PYTHON) -c "import sys; print(sys.version_info < (3, 11))" 2>/dev/null)
 bare = $(shell $(PYTHON) -c "import ensurepip, venv" 2>/dev/null || echo True)

@@ -17,6 +17,7 @@ from benchmarks.scale import MINUTE, Scale
 from benchmarks.scenarios import (
     bursts,
     eight_saturated,
+    fleet,
     growth_in_flight,
     growth_tasks,
     journal_million,
@@ -28,6 +29,7 @@ from benchmarks.scenarios import (
     startup,
     two_strangers,
     virtual,
+    virtual_fleet,
     waiting,
 )
 
@@ -46,7 +48,9 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
         "two-strangers": two_strangers.run,
         "growth-tasks": growth_tasks.run,
     },
+    {"fleet": fleet.run},
     {"virtual": virtual.run},
+    {"virtual-fleet": virtual_fleet.run},
     {"no-limit": no_limit.run},
     {"growth-in-flight": growth_in_flight.run},
     {"journal-million": journal_million.run},

@@ -150,8 +150,12 @@ class Wire:
         content: Any = None,
         form: Mapping[str, str] | None = None,
         fresh: bool = False,
+        raw: bool = False,
     ) -> Answer:
-        """Send one request and give the answer if it says success (any 2xx); raises a RemoteError."""
+        """Send one request and give the answer if it says success (any 2xx); raises a RemoteError.
+
+        `raw`: the body is bytes, whatever they are.
+        """
         query = {name: _written(value) for name, value in (params or {}).items() if value is not None}
         sent = {"Accept": "application/json", "User-Agent": "product-live-worker", **headers}
         body = None if content is None else json.dumps(content).encode()
@@ -163,6 +167,8 @@ class Wire:
         async with self.turns:
             request = client.build_request(method, url, headers=sent, params=query or None, content=body)
             status, answered, text = await self._exchange(client, request)
+        if raw and 200 <= status < 300:
+            return Answer(status, text, answered)
         return self._read(status, answered, text)
 
     async def _exchange(
@@ -264,6 +270,10 @@ class Session:
             self._failed, self._until = None, self.now() + lasts
             self.logins += 1
             return self._value
+
+    def peek(self) -> Any:
+        """Give what is there, or None."""
+        return self._value
 
     def prolong(self, lasts: float) -> None:
         """Say that it can be used for so long from now on."""

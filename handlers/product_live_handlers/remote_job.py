@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -66,6 +66,16 @@ CODES = {
     Outcome.UNKNOWN: "remote_unknown",
 }
 """The codes of FAILED, by outcome."""
+WORDS = {
+    Outcome.SUCCEEDED: "has ended well",
+    Outcome.WARNING: "has ended with warnings",
+    Outcome.FAILED: "has failed",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.SKIPPED: "was skipped",
+    Outcome.TIMED_OUT: "has not ended in time",
+    Outcome.UNKNOWN: "may have ended or not",
+}
+"""The same for a person."""
 
 
 class Given(BaseModel):
@@ -103,6 +113,9 @@ class RemoteResult(BaseModel):
     finished_at: datetime | None = None
     error_code: str | None = None
     error_message: str | None = None
+
+
+Output = TypeVar("Output", bound=RemoteResult)
 
 
 class Clock:
@@ -152,11 +165,11 @@ class Occupied(Exception):
         self.remote = remote
 
 
-class Job(Protocol):
+class Job(Protocol[Output]):
     """One job of one system, as the machine starts it and waits for it. All values are JSON: they are checkpoints."""
 
     system: str
-    output: type[RemoteResult]
+    output: type[Output]
     lease: str
     """Two executions with the same one are not started at once; empty where that does no harm."""
     if_already_running: str
@@ -181,7 +194,7 @@ class Job(Protocol):
         """Give the run that is in the way; raises RemoteError."""
 
     async def status(self, remote: Json) -> Seen:
-        """Ask for the run; raises RemoteError."""
+        """Ask for the run, which was last seen at `seen_at`; raises RemoteError."""
 
     async def cancel(self, remote: Json) -> bool:
         """Ask for its end; False where that is impossible. Raises RemoteError."""
@@ -193,12 +206,12 @@ class Job(Protocol):
         """Give the run's id, as the system's own people know it."""
 
 
-class Machine:
+class Machine(Generic[Output]):
     """Runs one job for one execution."""
 
     def __init__(
         self,
-        job: Job,
+        job: Job[Output],
         context: Context,
         wait: WaitPolicy,
         *,
@@ -215,7 +228,7 @@ class Machine:
         self._said: set[str] = set()
         self._margin = min(MARGIN, context.remaining() / 10)
 
-    async def run(self) -> RemoteResult:
+    async def run(self) -> Output:
         """Give the result of a job that ended well; raises TaskFailed for all else."""
         try:
             return await self._run()
@@ -224,17 +237,19 @@ class Machine:
                 await self._unwanted()
             raise
 
-    async def _run(self) -> RemoteResult:
+    async def _run(self) -> Output:
         self._known = dict(self._context.checkpoint or {})
         if self._known.get("phase") == "ended":
             if (over := self._over()) is not None:
                 return over
             self._known = {}
-        self._known.setdefault("began", self._clock.now())
+        if self._known.get("execution") != self._context.execution_id:
+            # A retry by the platform has a time of its own to wait.
+            self._known |= {"began": self._clock.now(), "execution": self._context.execution_id}
         await self._start()
         return await self._finish()
 
-    def _over(self) -> RemoteResult | None:
+    def _over(self) -> Output | None:
         """Give what has ended already; None where this is a retry of what failed, and starts anew."""
         failure, result = self._known["failure"], self._known["result"]
         if failure is None:
@@ -308,9 +323,7 @@ class Machine:
             await self._over_with(failure)
             raise failure
         elif several or self._known["sent"] > self._job.max_resends:
-            why = "several runs could be it" if several else "whether it was done cannot be known"
-            text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
-            raise self._failed(Seen(raw="ambiguous", outcome=Outcome.UNKNOWN), text, "ambiguous_start")
+            raise self._ambiguous("several runs could be it" if several else "whether it was done cannot be known")
         else:
             self._known["phase"] = "resending"
 
@@ -318,7 +331,10 @@ class Machine:
         until: float | None = None
         interval = self._wait.poll_initial_s
         while self._job.grace:
-            look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+            try:
+                look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+            except TaskFailed as failed:
+                raise self._ambiguous(f"it cannot be looked for: {failed.message}") from None
             if look.remote is not None:
                 return look.remote, False
             now = self._clock.now()
@@ -329,6 +345,10 @@ class Machine:
             await self._clock.sleep(interval)
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
         return None, False
+
+    def _ambiguous(self, why: str) -> TaskFailed:
+        text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
+        return self._failed(Seen(raw="ambiguous", outcome=Outcome.UNKNOWN), text, "ambiguous_start")
 
     async def _make_way(self, occupied: Occupied) -> None:
         """Do what is to be done about a run that is in the way."""
@@ -345,7 +365,7 @@ class Machine:
             await self._over_with(failure)
             raise failure
         self._say("the job runs already; its end is waited for", job=self._job.lease)
-        self._known = {"began": self._known["began"]}
+        self._known = {name: self._known[name] for name in ("began", "execution")}
         await self._save(phase="waiting")
         await self._in_time()
         await self._clock.sleep(self._interval(self._wait.poll_max_s))
@@ -360,12 +380,12 @@ class Machine:
 
     # Waiting
 
-    async def _finish(self) -> RemoteResult:
+    async def _finish(self) -> Output:
         interval, errors = self._wait.poll_initial_s, 0
         first = True
         while True:
             try:
-                seen = await self._job.status(self._known["remote"])
+                seen = await self._status()
             except RemoteError as error:
                 errors += 1
                 if errors >= self._wait.max_consecutive_poll_errors:
@@ -385,13 +405,16 @@ class Machine:
             await self._job.pause(min(self._interval(interval), max(0.0, self._left())))
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
 
+    async def _status(self) -> Seen:
+        return await self._job.status({**self._known["remote"], "seen_at": self._known.get("seen_at")})
+
     async def _note(self, seen: Seen, *, first: bool) -> None:
         """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
         now, before = self._clock.now(), self._known.get("seen_at", 0.0)
         if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
             await self._save(raw=seen.raw, seen_at=now)
 
-    async def _late(self, seen: Seen) -> RemoteResult:
+    async def _late(self, seen: Seen) -> Output:
         spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
         if self._wait.on_timeout == "leave_running":
             raise self._failed(
@@ -408,7 +431,7 @@ class Machine:
                 text = f"{spent}; it was told to end, and has not said that it did."
                 raise self._failed(Seen(raw=seen.raw, outcome=Outcome.UNKNOWN), text, "cancel_unconfirmed")
             await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
-            seen = await self._patiently(lambda: self._job.status(self._known["remote"]))
+            seen = await self._patiently(self._status)
         if seen.outcome is Outcome.CANCELLED:
             return await self._end(seen, f"{spent}, and was cancelled.", "timed_out")
         # It was quicker.
@@ -423,7 +446,7 @@ class Machine:
             self._context.log.warning("the remote job could not be cancelled", error=refused.message)
             return False
 
-    async def _end(self, seen: Seen, text: str = "", code: str = "") -> RemoteResult:
+    async def _end(self, seen: Seen, text: str = "", code: str = "") -> Output:
         """Write the end down, and give it, or raise it."""
         if seen.outcome is None or seen.outcome is Outcome.UNKNOWN:
             # Not an end: a retry by the platform looks again.
@@ -439,7 +462,7 @@ class Machine:
     async def _over_with(self, failure: TaskFailed | None, result: Json | None = None) -> None:
         told = failure and {"message": failure.message, "code": failure.code}
         result = dict(failure.output) if failure else result
-        await self._save(phase="ended", execution=self._context.execution_id, result=result, failure=told)
+        await self._save(phase="ended", result=result, failure=told)
         outcome = (result or {}).get("outcome", "refused")
         self._context.log.info(
             "remote job ended", system=self._job.system, remote=(result or {}).get("remote_id", ""), outcome=outcome
@@ -453,7 +476,8 @@ class Machine:
         output = self._output(outcome, seen.raw, seen.fields)
         said = text or output.get("error_message") or ""
         subject = f"{self._job.system}: the job {output.get('remote_id') or ''}".rstrip()
-        message = f"{subject} is {outcome.value.replace('_', ' ')} ({seen.raw}). {said}".strip()
+        state = f" ({seen.raw})" if seen.raw else ""
+        message = f"{subject} {WORDS[outcome]}{state}. {said}".strip()
         return TaskFailed(message, code=code or CODES[outcome], output=output)
 
     def _output(self, outcome: Outcome, raw: str, fields: Mapping[str, Any] | None = None) -> Json:
@@ -549,3 +573,21 @@ def refusal(error: Refused) -> Json:
 def shorten(text: str) -> str:
     """Cut a text to what an output may hold."""
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+async def ask(
+    question: Callable[[], Awaitable[Result]], *, clock: Clock, context: Context, attempts: int = 5, wait: float = 2.0
+) -> Result:
+    """Ask what may be asked again, and tell what went wrong as a TaskFailed."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return await question()
+        except Refused as error:
+            code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
+            raise TaskFailed(str(error), code=code, output=refusal(error)) from None
+        except RemoteError as error:
+            if attempt == attempts:
+                raise TaskFailed(str(error), code="remote_unreachable") from None
+            context.log.warning("asked again", error=str(error), attempt=attempt)
+            await clock.sleep(max(wait * 2**attempt, min(error.retry_after or 0.0, LONGEST_BUSY)))
+    raise AssertionError("there is a last attempt")

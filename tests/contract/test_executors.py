@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from product_live_worker import Context, Handler, Retry, handler
 from product_live_worker.executors.alone import MAX_OUTPUT, run_alone
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
+from product_live_worker.executors.on_dask import OnDask
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, perform
 from product_live_worker.executors.resources import Resources
@@ -30,6 +32,7 @@ from product_live_worker.model.explain import MESSAGE
 from support import conforming
 from support.conforming import ERRORS, HANDLERS, REFUSALS, UNWRITABLE, WAYS, Number
 from support.contexts import Lines
+from support.dask_clusters import Heard, close_processes, cluster
 from support.workers import until
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +49,8 @@ class Way:
     """A way to run a handler, with the handlers of that kind."""
 
     isolation: str
+    far: OnDask | None = None
+    scheduler: str = ""
     processes: InProcess = field(default_factory=InProcess)
     resources: Resources = field(default_factory=Resources)
     errors: list[BaseException] = field(default_factory=list)
@@ -55,30 +60,53 @@ class Way:
     def __post_init__(self) -> None:
         self.threads = InThread(self.resources)
 
+    @property
+    def executor(self) -> Executor:
+        """What runs it."""
+        executors = {"thread": self.threads, "process": self.processes, "dask": self.far}
+        return executors.get(self.isolation) or OnLoop(self.resources)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the handler has a process of its own."""
+        return self.isolation in ("process", "dask")
+
+    def seconds(self, enough: float) -> float:
+        """Give a timeout that is enough to begin in; on a cluster a process may have to be started first."""
+        return 20 * enough if self.isolation == "dask" else enough
+
+    async def close(self) -> None:
+        """Let the processes of handlers end, as they do with the worker."""
+        if self.isolation == "dask":
+            await anyio.to_thread.run_sync(close_processes, self.scheduler)
+        await self.processes.close()
+
     def handler(self, body: str) -> Handler:
         """Give the handler of this kind that does this."""
         return HANDLERS[self.isolation, body]
 
     async def perform(
-        self, made: Handler, raw: Any = None, *, timeout: float = 60.0, max_output: int = MAX_OUTPUT, **context: Any
+        self,
+        made: Handler,
+        raw: Any = None,
+        *,
+        timeout: float = 60.0,
+        max_output: int = MAX_OUTPUT,
+        execution: str = "e1",
+        **context: Any,
     ) -> Outcome:
         """Run it as the dispatcher does."""
-        executors: dict[str, Executor] = {
-            "loop": OnLoop(self.resources),
-            "thread": self.threads,
-            "process": self.processes,
-        }
 
         async def keep(checkpoint: dict[str, Any]) -> None:
             await anyio.lowlevel.checkpoint()
             self.checkpoints.append(checkpoint)
 
         outcome = await perform(
-            executors,
+            {self.isolation: self.executor},
             made,
             {} if raw is None else raw,
             Context(
-                execution_id="e1",
+                execution_id=execution,
                 task=made.name,
                 deadline=datetime.now(UTC) + timedelta(seconds=timeout),
                 log=self.log,
@@ -106,11 +134,25 @@ async def processes() -> AsyncIterator[InProcess]:
     await processes.close()
 
 
+@pytest.fixture(scope="module")
+async def far(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[OnDask, str]]:
+    """Keep a Dask cluster, and the way to it."""
+    with cluster(tmp_path_factory.mktemp("dask")) as running:
+        far = OnDask(running.address, Heard())
+        far.wanted.set()
+        async with anyio.create_task_group() as life:
+            life.start_soon(far.serve)
+            await until(lambda: not far.trouble())
+            yield far, running.address
+            life.cancel_scope.cancel()
+
+
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, processes: InProcess) -> Iterator[Way]:
     """Give each way to run a handler; what stays behind in a thread ends with the test."""
     conforming.GATE.clear()
-    yield Way(request.param, processes)
+    far, scheduler = request.getfixturevalue("far") if request.param == "dask" else (None, "")
+    yield Way(request.param, far, scheduler, processes)
     conforming.GATE.set()
 
 
@@ -154,17 +196,17 @@ async def test_each_kind_runs_in_its_place(way: Way) -> None:
     """What is `async` shares the loop's thread; what is not never blocks it; a process is another one."""
     outcome = await way.outcome("place")
     here = outcome.output["process"] == os.getpid()
-    places = {"loop": (True, True), "thread": (True, False), "process": (False, True)}
+    places = {"loop": (True, True), "thread": (True, False), "process": (False, True), "dask": (False, True)}
     assert (here, outcome.output["main"]) == places[way.isolation]
 
 
 async def test_hundreds_run_at_once(way: Way) -> None:
-    """Each of many gets its own result: 200 on the loop and in threads, 16 in processes."""
-    number = 16 if way.isolation == "process" else 200
+    """Each of many gets its own result: 200 on the loop and in threads, a few where each has a process."""
+    number = {"process": 16, "dask": 4}.get(way.isolation, 200)
     outcomes: dict[int, Outcome] = {}
 
     async def run(index: int) -> None:
-        outcomes[index] = await way.outcome("brief", {"index": index})
+        outcomes[index] = await way.outcome("brief", {"index": index}, execution=f"e{index}")
 
     async with anyio.create_task_group() as group:
         for index in range(number):
@@ -317,8 +359,8 @@ async def test_a_handler_is_tried_again_after_the_errors_that_it_names(
 async def test_no_retry_begins_after_the_deadline(way: Way) -> None:
     """Where the next attempt could not begin in time, the error itself is told, at once, and not a timeout."""
     made = replace(way.handler("shaky"), retry=Retry(attempts=3, on=OSError, wait=3600.0, longest_wait=3600.0))
-    if way.isolation == "process":
-        made = conforming.waiting_apart
+    if way.is_apart:
+        made = conforming.waiting_apart if way.isolation == "process" else conforming.waiting_far
     outcome = await way.perform(made, {"key": str(uuid4()), "error": "os", "failures": 1})
     assert outcome.message == "The handler failed: OSError: not yet"
     assert way.log.said("the handler is tried again") == []
@@ -336,14 +378,14 @@ async def test_resources_are_opened_once_for_all_executions_of_a_process(way: Wa
     async with way.resources:
         outcomes = [await way.perform(made, settings={"notes": str(notes)}) for _ in range(2)]
         assert notes.read_text().split() == ["opened"]
-        await way.processes.close()
+        await way.close()
     assert notes.read_text().split() == ["opened", "closed"]
     assert way.errors == []
     for number, outcome in enumerate(outcomes, 1):
         shelf, desk = outcome.output["shelf"], outcome.output["desk"]
         assert (shelf["lent"], desk["lent"]) == (number, number)
-        assert (shelf["process"] == desk["process"] == os.getpid()) is (way.isolation != "process")
-        assert shelf["main"] is (way.isolation == "process")
+        assert (shelf["process"] == desk["process"] == os.getpid()) is not way.is_apart
+        assert shelf["main"] is way.is_apart
 
 
 async def test_a_resource_that_cannot_be_opened_is_a_failure_until_it_can(way: Way, tmp_path: Path) -> None:
@@ -359,7 +401,7 @@ async def test_a_resource_that_cannot_be_opened_is_a_failure_until_it_can(way: W
         notes.touch()
         outcome = await way.perform(way.handler("sharing"), settings={"notes": str(notes)})
         assert outcome.status is Status.COMPLETED
-        await way.processes.close()
+        await way.close()
 
 
 async def test_what_is_no_context_manager_is_told(way: Way) -> None:
@@ -384,19 +426,19 @@ async def test_settings_arrive_as_their_model(way: Way) -> None:
 
 async def test_a_handler_that_does_not_end_in_time_is_a_timeout(way: Way) -> None:
     """A handler has so many seconds; the message says how many."""
-    outcome = await way.outcome("stubborn", timeout=0.05)
-    assert outcome == Outcome.failed("timeout", "The handler did not end within 0.05 s and was stopped.")
+    seconds = way.seconds(0.05)
+    outcome = await way.outcome("stubborn", timeout=seconds)
+    assert outcome == Outcome.failed("timeout", f"The handler did not end within {seconds:g} s and was stopped.")
     assert way.errors == []
 
 
 async def test_what_cannot_be_stopped_keeps_its_slot_and_nothing_else_does(way: Way) -> None:
     """A thread that ignores its deadline is counted until it ends; on the loop and in a process, the slot is free."""
     outcome = await way.outcome("stubborn", timeout=0.3)
-    executors: dict[str, Executor] = {"loop": OnLoop(way.resources), "thread": way.threads, "process": way.processes}
     stuck = int(way.isolation == "thread" and bool(way.log.said("started")))
-    assert (outcome.code, executors[way.isolation].overdue("stubborn")) == ("timeout", stuck)
+    assert (outcome.code, way.executor.overdue("stubborn")) == ("timeout", stuck)
     conforming.GATE.set()
-    await until(lambda: executors[way.isolation].overdue("stubborn") == 0)
+    await until(lambda: way.executor.overdue("stubborn") == 0)
 
 
 async def test_no_time_at_all_is_a_timeout_that_leaves_nothing_behind(way: Way) -> None:

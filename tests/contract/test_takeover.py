@@ -117,3 +117,14 @@ async def test_what_another_boot_held_is_free(place: Place) -> None:
         query(place, "UPDATE holders SET boot = 'another', ends_at = 1e12")
         async with opened(place) as other:
             assert [one.id for one in await other.take_over()] == ["e1"]
+
+
+async def test_holders_that_are_long_gone_are_forgotten(place: Place) -> None:
+    """Processes that were killed with nothing in hand leave no row for ever; those that may wake again do."""
+    async with opened(place):
+        for number, ago in enumerate((1, 50, 150)):
+            values = f"'gone{number}', platform, boot, ends_at - 30 * {ago}"
+            query(place, f"INSERT INTO holders SELECT {values} FROM holders WHERE holder NOT LIKE 'gone%'")  # noqa: S608 (ours)
+        async with opened(place):
+            found = query(place, "SELECT holder FROM holders WHERE holder LIKE 'gone_' ORDER BY holder")
+    assert found == [("gone0",), ("gone1",)]

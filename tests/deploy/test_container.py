@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,9 +137,12 @@ def test_the_health_check_tells_a_worker_that_hangs(engine: Podman, account: Pla
     """Healthy while it gets on, unhealthy while it does not; it needs nothing but Python."""
     run(engine, account)
     until(lambda: engine.run("healthcheck", "run", "worker").returncode == 0, "the worker to be healthy")
-    engine.ok("kill", "--signal=STOP", "worker")
+    first = engine.inspect("worker", "container")["State"]["Pid"]
+    # The first process is the container's init; the worker is its child.
+    (worker,) = map(int, Path(f"/proc/{first}/task/{first}/children").read_text(encoding="ascii").split())
+    os.kill(worker, signal.SIGSTOP)
     assert engine.run("healthcheck", "run", "worker").returncode != 0
-    engine.ok("kill", "--signal=CONT", "worker")
+    os.kill(worker, signal.SIGCONT)
     until(lambda: engine.run("healthcheck", "run", "worker").returncode == 0, "the worker to be healthy")
 
 

@@ -86,11 +86,12 @@ async def test_an_expired_link_is_renewed(tmp_path: Path) -> None:
 
 
 async def test_a_transfer_ends_with_its_handler(tmp_path: Path) -> None:
-    """At the deadline the connection is closed and the thread is free, although a thread cannot be stopped."""
-    gone = asyncio.Event()
+    """The connection is closed and the thread is free, although a thread cannot be stopped."""
+    begun, gone = asyncio.Event(), asyncio.Event()
 
     async def never_end(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        begun.set()
         try:
             while True:
                 writer.write(b"x")
@@ -101,12 +102,14 @@ async def test_a_transfer_ends_with_its_handler(tmp_path: Path) -> None:
 
     async with (
         raw_server(never_end) as other,
-        quick_worker([linger], tmp_path, files={"hosts": ["127.0.0.1"]}) as worker,
+        quick_worker([linger], tmp_path, files={"hosts": ["127.0.0.1"]}, drain={"timeout": 0}) as worker,
     ):
-        (execution,) = await worker.run("linger", {"file": f"{other.url()}/endless"})
+        (execution,) = worker.submit("linger", {"file": f"{other.url()}/endless"})
+        await begun.wait()
+        await worker.drain()
         await gone.wait()
         await until(lambda: worker.daemon.threads.stuck() == 0 and not left(tmp_path))
-    assert execution.output["code"] == "timeout"
+    assert execution.output["code"] == "cancelled"
 
 
 async def test_what_a_handler_leaves_behind_is_gone_after_a_failure_too(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from product_live_worker.daemon import task_settings
 from product_live_worker.executors.connections import check_connections
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import Execution
+from product_live_worker.testkit import Sandbox, Trial
 from support.contexts import a_context
 from support.journals import an_execution, opened, query
 from support.workers import RunningWorker, new_world, running_worker, settings_for, until
@@ -327,6 +328,15 @@ async def test_all_tasks_that_name_a_connection_share_it(tmp_path: Path) -> None
     assert [e.output["host"] for e in executions] == ["there"] * 3
     assert set(executions[2].output["token"]) == {"*"}
     assert await check_connections(tasks) == [(True, "connection here: there answers")]
+
+
+def test_the_test_kit_has_connections(sandbox: Sandbox) -> None:
+    """A handler that uses one is tried alone, and in a live worker."""
+    here = {"here": {"host": "there", "token": "s3cret"}}
+    trial = Trial(settings={"connection": "here"}, connections=here)
+    assert trial.run(linked, {}).output == {"host": "there"}
+    served = sandbox.serve(linked, settings={"linked": {"connection": "here"}}, connections=here)
+    assert served.run(linked, {}).output == {"host": "there"}
 
 
 @pytest.mark.parametrize(

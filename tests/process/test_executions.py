@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -87,6 +89,32 @@ async def test_tasks_list_says_who_serves_what_and_how_soon(tmp_path: Path) -> N
     assert (rows["power"]["handler"], rows["other"]["handler"]) == ("power", None)
     assert 1.0 < rows["power"]["pickup_delay_expected_seconds"] < 1.4
     assert rows["power"]["pickup_delay_bound_seconds"] < 3
+
+
+async def test_tasks_list_says_of_a_worker_that_runs_when_it_polls_next_and_why(tmp_path: Path) -> None:
+    """With the pickup delays as they are now; without a worker, no moment is made up."""
+    world = new_world("power", "other")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    async with sandbox.serve(world) as url:
+        told = {"PLW_API__BASE_URL": url, "PLW_API__KEY": "sandbox-key", "PLW_HTTP__PORT": port}
+
+        async def rows() -> dict[str, Any]:
+            ended = await anyio.to_thread.run_sync(lambda: command("tasks", "list", "--json", cwd=tmp_path, **told))
+            return {row["key"]: row for row in json.loads(ended.stdout)["tasks"]}
+
+        assert (await rows())["power"]["next_poll"] is None
+        async with running("run", cwd=tmp_path, variables=told) as worker:
+            await until(lambda: any(a.operation == "poll" for a in world.arrivals))
+            listed = await rows()
+            worker.send(signal.SIGTERM)
+            await worker.ended()
+    assert listed["power"]["next_poll"]["why"] in (
+        "its turn in the idle round",
+        "as soon as the budget has a slot for it",
+    )
+    assert (listed["power"]["next_poll"]["in_seconds"] or 0.0) <= listed["power"]["pickup_delay_bound_seconds"]
+    assert listed["other"]["next_poll"] is None
 
 
 def test_nonsense_is_told_in_words(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import anyio.abc
 import pytest
 
 from product_live_worker.sandbox.records import Execution
-from support.chaos import rows
+from support.chaos import file_in, rows
 from support.chaos_laws import MAX_CRASHES
 from support.noted_handlers import STEPS, Note, kind, notes
 from support.plugins import install
@@ -115,7 +115,7 @@ class Case:
 
     def is_over(self, execution: Execution) -> bool:
         """Whether no worker has anything left to do for the execution."""
-        known = rows(self.directory)
+        known = rows(file_in(self.directory))
         return all(row["state"] == "REPORTED" for row in known.values()) and len(known) > (execution.id in known)
 
     def wrong(self, sandbox: WatchedSandbox, execution: Execution) -> Iterable[str]:
@@ -126,7 +126,7 @@ class Case:
         patches = sandbox.patches(execution.id)
         if any(tuple(patch) != told for patch in patches):
             yield f"the reports {patches} are not all {told}"
-        if execution.id not in rows(self.directory):
+        if execution.id not in rows(file_in(self.directory)):
             if not self.may_be_lost():
                 yield "no worker knows it any more"
             if words or patches:

@@ -10,20 +10,21 @@ import argparse
 import itertools
 import os
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import anyio
+import psycopg
 
 from support.chaos_laws import Kill, Record, broken_laws, table
+from support.journals import Place, all_rows, url_of
 from support.noted_handlers import TASKS, notes
 from support.plugins import install
 from support.processes import Running, running
@@ -88,6 +89,7 @@ def _of_every_kind() -> Iterator[Fault]:
 class _Run:
     storm: Storm
     directory: Path
+    place: Place
     sandbox: WatchedSandbox
     random: Random
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -133,6 +135,9 @@ class _Run:
             "PLW_BUDGET__WINDOW": f"{WINDOW}s",
             "PLW_HTTP__PORT": "0",
             "PLW_DRAIN__TIMEOUT": "10s",
+            "PLW_STATE__URL": url_of(self.place),
+            # In a file the dead are known at once; on a server nobody is before a lease has ended.
+            "PLW_STATE__LEASE": "30s" if isinstance(self.place, Path) else "2s",
             "NOTES": str(self.directory / "notes"),
             **install(self.directory / "plugin", "support.noted_handlers", *TASKS),
         }
@@ -154,24 +159,30 @@ class _Run:
         """Whether nothing waits to be claimed, and nothing that was claimed waits in the journal."""
         executions = self.sandbox.world.executions.values()
         return all(e.status != "SCHEDULED" for e in executions) and all(
-            row["state"] == "REPORTED" for row in rows(self.directory).values()
+            row["state"] == "REPORTED" for row in rows(self.place).values()
         )
 
 
-def rows(directory: Path) -> dict[str, dict[str, Any]]:
-    """Read the journal's file, by execution."""
-    with closing(sqlite3.connect(directory / "state" / "worker.db")) as connection:
-        connection.row_factory = sqlite3.Row
-        found = connection.execute("SELECT * FROM executions").fetchall()
-    return {row["id"]: dict(row) for row in found}
+def rows(place: Place) -> dict[str, dict[str, Any]]:
+    """Read the journal, by execution; there is none before the first worker has made one."""
+    try:
+        return {row["id"]: row for row in all_rows(place)}
+    except psycopg.errors.UndefinedTable:
+        return {}
 
 
-async def run(storm: Storm, directory: Path) -> Record:
-    """Let the storm rage and calm down; gives what is on record afterwards."""
+def file_in(directory: Path) -> Path:
+    """Give where a worker has its journal that was not told."""
+    return directory / "state" / "worker.db"
+
+
+async def run(storm: Storm, directory: Path, place: Place | None = None) -> Record:
+    """Let the storm rage and calm down; gives what is on record afterwards. The journal is a file, or at `place`."""
+    place = place or file_in(directory)
     began, random = time.monotonic(), Random(storm.seed)
     async with watched_sandbox(*TASKS, limit=LIMIT, window=WINDOW) as sandbox:
         sandbox.faults.extend(faults(storm.seed))
-        it = _Run(storm, directory, sandbox, random)
+        it = _Run(storm, directory, place, sandbox, random)
         with anyio.fail_after(storm.longest):
             for _ in range(storm.kills):
                 during_start = random.random() < 0.1
@@ -183,7 +194,7 @@ async def run(storm: Storm, directory: Path) -> Record:
             seen=sandbox.seen,
             arrivals=sandbox.world.arrivals,
             limiter=sandbox.world.limiter,
-            rows=rows(directory),
+            rows=rows(place),
             notes=notes(directory / "notes"),
             killed=it.killed,
             crashed=it.crashed,
@@ -200,9 +211,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--executions", type=int, default=usual.executions)
     parser.add_argument("--kills", type=int, default=usual.kills)
-    storm = Storm(**vars(parser.parse_args()))
+    parser.add_argument("--postgres", metavar="URL", help="an empty database for the journal, instead of a file")
+    given = vars(parser.parse_args())
+    place = given.pop("postgres")
+    storm = Storm(**given)
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    record = anyio.run(run, storm, directory)
+    record = anyio.run(run, storm, directory, place)
     broken = broken_laws(record)
     sys.stdout.write("\n".join([*table(record, storm.seed), *(f"BROKEN: {law}" for law in broken), ""]))
     sys.stdout.write(f"the journal and the notes are in {directory}\n")

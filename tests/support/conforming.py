@@ -1,4 +1,4 @@
-"""What the suite of executors runs: each handler in all three ways; a process of its own finds it here by its name."""
+"""What the suite of executors runs: each handler in all four ways; a process of its own finds it here by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, PlainSerializer, SecretStr, computed_field, mode
 
 from product_live_worker import Context, Handler, Retry, TaskFailed, handler, resource
 
-WAYS = ("loop", "thread", "process")
+WAYS = ("loop", "thread", "process", "dask")
 GATE = threading.Event()
 """Opened at the end of a test, so that no thread outlives it; what runs in a process of its own never sees it open."""
 
@@ -383,11 +383,12 @@ for _body in BODIES:
     HANDLERS["thread", _name] = handler(_name, **_options)(_body)
     # At the top of the module, where its process finds it.
     globals()[f"{_name}_apart"] = HANDLERS["process", _name] = handler(_name, isolation="process", **_options)(_body)
+    globals()[f"{_name}_far"] = HANDLERS["dask", _name] = handler(_name, isolation="dask", **_options)(_body)
 
 
-waiting_apart = handler(
-    "waiting", isolation="process", retry=Retry(attempts=3, on=OSError, wait=3600.0, longest_wait=3600.0)
-)(shaky)
+WAITING = Retry(attempts=3, on=OSError, wait=3600.0, longest_wait=3600.0)
+waiting_apart = handler("waiting", isolation="process", retry=WAITING)(shaky)
+waiting_far = handler("waiting", isolation="dask", retry=WAITING)(shaky)
 
 # What only a process of its own can survive
 
@@ -460,3 +461,19 @@ def curious(_: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             open_files[path.name] = str(path.readlink())
     return {"environment": sorted(os.environ), "files": open_files, "group": os.getpgid(0), "process": os.getpid()}
+
+
+def lasting(_: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Save a checkpoint and never end, unless there is one already."""
+    if context.checkpoint is None:
+        context.save_checkpoint({"process": os.getpid()})
+        GATE.wait()
+    return {"first": (context.checkpoint or {})["process"], "process": os.getpid()}
+
+
+lasting_far = handler("lasting", isolation="dask", on_crash="rerun")(lasting)
+dying_far = handler("dying", isolation="dask")(dying.function)
+hungry_far = handler("hungry", isolation="dask", memory_limit="200MB")(hungry.function)
+spinning_far = handler("spinning", isolation="dask")(spinning.function)
+parent_far = handler("parent", isolation="dask")(parent.function)
+async_far = handler("async_apart", isolation="dask")(async_apart.function)

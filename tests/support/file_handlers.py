@@ -69,7 +69,7 @@ def forgive(given: Shipment, context: Context) -> dict[str, Any]:
     return {}
 
 
-@handler("linger", timeout=0.5)
+@handler("linger")
 def linger(given: Shipment, context: Context) -> dict[str, Any]:
     """Wait in a thread for a file that never ends."""
     context.files.download(given.file)

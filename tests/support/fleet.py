@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.journals import query
+import anyio
+import anyio.abc
+
+from support.journals import all_rows
 from support.noted_handlers import TASKS, Note, notes
 from support.plugins import install
 from support.processes import Running, running
 from support.watched_sandbox import WatchedSandbox
-from support.workers import until
 
 LIMIT, WINDOW = 50, 6.0
 """The budget, scaled down ten times."""
-LEASE = 2.0
+LEASE = 3.0
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Fleet:
     workers: list[Running] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
     """The processes that got a SIGKILL."""
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    group: anyio.abc.TaskGroup | None = None
 
     async def start(self) -> Running:
         """Start one more."""
@@ -53,7 +55,14 @@ class Fleet:
             **install(self.directory / "plugin", "support.noted_handlers", *self.tasks),
             **self.variables,
         }
-        worker = await self._stack.enter_async_context(running("run", cwd=self.directory, variables=variables))
+
+        async def live(*, task_status: anyio.abc.TaskStatus[Running]) -> None:
+            async with running("run", cwd=self.directory, variables=variables) as worker:
+                task_status.started(worker)
+                await worker.ended()
+
+        assert self.group is not None
+        worker: Running = await self.group.start(live)
         self.workers.append(worker)
         return worker
 
@@ -61,7 +70,15 @@ class Fleet:
         """Start so many, and wait until all are up."""
         for _ in range(count):
             await self.start()
-        await until(lambda: all("serving tasks" in worker.output for worker in self.workers))
+        await self.up()
+
+    async def up(self) -> None:
+        """Wait until all that were started and not killed are at work."""
+        waiting = self.alive()
+        while waiting:
+            await anyio.sleep(0.1)
+            waiting = [worker for worker in waiting if "serving tasks" not in worker.output]
+            assert not (gone := [worker.output for worker in waiting if worker.process.returncode is not None]), gone
 
     def alive(self) -> list[Running]:
         """Give those that run."""
@@ -82,8 +99,7 @@ class Fleet:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Give the rows of the journal, by execution."""
-        found = query(self.url, "SELECT row_to_json(executions) FROM executions")
-        return {columns["id"]: columns for (columns,) in found}
+        return {row["id"]: row for row in all_rows(self.url)}
 
     def notes(self) -> list[Note]:
         """Give what the handlers have noted."""
@@ -94,5 +110,6 @@ class Fleet:
 async def fleet(url: str, sandbox: WatchedSandbox, directory: Path, **more: Any) -> AsyncIterator[Fleet]:
     """Give a fleet without workers; at the end all are killed."""
     it = Fleet(url, sandbox, directory, **more)
-    async with it._stack:  # noqa: SLF001 (its own)
+    async with anyio.create_task_group() as it.group:
         yield it
+        it.group.cancel_scope.cancel()

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Engine
 
 from product_live_worker.journal.journal import Journal, open_journal
 from product_live_worker.model.execution import Execution, Outcome, State
-from support.postgres import ask
+
+from .postgres import ask
 
 Place = Path | str
 """Where a journal is: SQLite's file, or the address of a database of PostgreSQL."""
@@ -76,12 +77,17 @@ def add_reported(place: Place, count: int, *, platform: str = PLATFORM) -> None:
 
 def row(place: Place, id: str = "e1") -> dict[str, Any]:
     """Give the row of an execution, as the database has it."""
+    return all_rows(place, "WHERE id = ?", id)[0]
+
+
+def all_rows(place: Place, which: str = "", *values: Any) -> list[dict[str, Any]]:
+    """Give the rows of executions, as the database has them."""
     if not isinstance(place, Path):
-        (columns,) = query(place, "SELECT row_to_json(executions) FROM executions WHERE id = ?", id)
-        return dict(columns[0])
+        found = query(place, f"SELECT row_to_json(executions) FROM executions {which}", *values)  # noqa: S608 (ours)
+        return [dict(columns) for (columns,) in found]
     with closing(sqlite3.connect(place)) as connection:
         connection.row_factory = sqlite3.Row
-        return dict(connection.execute("SELECT * FROM executions WHERE id = ?", (id,)).fetchone())
+        return [dict(found) for found in connection.execute(f"SELECT * FROM executions {which}", values)]  # noqa: S608 (ours)
 
 
 def refuse(place: Place, verb: str, table: str = "executions", *, only: str = "") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -79,8 +81,8 @@ class Monitoring:
 
 
 @asynccontextmanager
-async def monitoring(folder: Path, *targets: str) -> AsyncIterator[Monitoring]:
-    """Run Prometheus and Alertmanager over these workers while the block runs."""
+async def monitoring(folder: Path, *targets: str, times: int = TIMES) -> AsyncIterator[Monitoring]:
+    """Run Prometheus and Alertmanager over these workers, so many times quicker, while the block runs."""
     watched = Monitoring(f"http://127.0.0.1:{free_port()}")
     alertmanager = f"127.0.0.1:{free_port()}"
 
@@ -91,10 +93,10 @@ async def monitoring(folder: Path, *targets: str) -> AsyncIterator[Monitoring]:
         return Response()
 
     async with listen(Starlette(routes=[Route("/{receiver}", hear, methods=["POST"])]), "127.0.0.1", 0) as hook:
-        _write(folder / "alertmanager.yml", {"localhost:9099": f"127.0.0.1:{hook}"})
-        _write(folder / "rules.yml", {})
+        _write(folder / "alertmanager.yml", times, {"localhost:9099": f"127.0.0.1:{hook}"})
+        _write(folder / "rules.yml", times, {})
         of_workers = ", ".join(f'"{target}"' for target in targets)
-        _write(folder / "prometheus.yml", {"localhost:9093": alertmanager, '"localhost:8080"': of_workers})
+        _write(folder / "prometheus.yml", times, {"localhost:9093": alertmanager, '"localhost:8080"': of_workers})
         scraping = (
             tool("prometheus", "prometheus"),
             "--config.file=prometheus.yml",
@@ -140,8 +142,8 @@ async def _is_ready(url: str) -> bool:
         return False
 
 
-def _write(target: Path, replaced: dict[str, str]) -> None:
-    text = quickened((PROMETHEUS / target.name).read_text(encoding="utf-8"))
+def _write(target: Path, times: int, replaced: dict[str, str]) -> None:
+    text = quickened((PROMETHEUS / target.name).read_text(encoding="utf-8"), times)
     for shipped, here in replaced.items():
         assert shipped in text, f"{target.name} no longer has {shipped}"
         text = text.replace(shipped, here)
@@ -149,7 +151,9 @@ def _write(target: Path, replaced: dict[str, str]) -> None:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody listens on, and that no connection of somebody else's is given meanwhile."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

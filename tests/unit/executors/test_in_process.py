@@ -268,7 +268,7 @@ def test_a_handler_is_found_by_its_module_and_name(module: str) -> None:
     ("options", "said"),
     [
         ({"isolation": "thread"}, "isolation is 'process', 'dask' or left out; found 'thread'"),
-        ({"memory_limit": "512MB"}, "memory_limit needs isolation='process'"),
+        ({"memory_limit": "512MB"}, "memory_limit needs isolation='process' or isolation='dask'"),
         ({"isolation": "process", "memory_limit": "much"}, "found 'much'"),
         ({"isolation": "process", "memory_limit": True}, "found True"),
         ({"isolation": "process", "memory_limit": "1MB"}, "at least 100MB"),

@@ -114,6 +114,15 @@ def test_a_worker_that_joins_a_fleet_does_not_ask_for_everything_at_once() -> No
         assert gaps(at)[-1] > CELL
 
 
+@pytest.mark.parametrize("workers", SIZES)
+def test_a_fleet_that_knows_of_no_task_yet_has_no_plan(workers: int) -> None:
+    """A worker learns of the others before it learns of the account's tasks."""
+    for worker in fleet(workers):
+        assert worker.next(0.0, lambda _: 1) is None
+        assert worker.plans(0.0) == {}
+        assert worker.waits() == {}
+
+
 def test_what_a_fleet_says_of_its_waits_is_true_of_all_its_workers_together() -> None:
     """With others beside it, a task waits no longer than without."""
     alone, many = schedule(1), fleet(8)[3]

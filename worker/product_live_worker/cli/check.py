@@ -28,7 +28,10 @@ def check(
     config: Annotated[Path | None, typer.Option(help="The settings file.", show_default="PLW_CONFIG")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look whether `run` would work, and start nothing; exit 1 if it would not. Spends a request or two."""
+    """Look whether `run` would work, and start nothing; exit 1 if it would not.
+
+    Spends a request or two, and logs in to each system that a connection of the tasks leads to.
+    """
     with errors_told():
         try:
             settings = load(config, os.environ)

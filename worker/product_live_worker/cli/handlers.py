@@ -11,6 +11,7 @@ from pydantic import PydanticUserError
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told
+from product_live_worker.executors.on_dask import not_installed
 
 RUNS = {"loop": "on the loop", "thread": "in a thread", "process": "in a process", "dask": "on a Dask cluster"}
 
@@ -36,6 +37,7 @@ def _told(found: registry.Installed) -> str:
         f"{handler.name}  ({' '.join(found.distribution) if found.distribution else found.plugin.value})\n"
         f"    {handler.summary or 'says nothing of itself'}\n"
         f"    {RUNS[handler.isolation]}, {handler.concurrency} at once, {handler.timeout:g} s each"
+        + (f"; {why}" if handler.isolation == "dask" and (why := not_installed()) else "")
         + ('; for tasks whose section names it: handler = "' + handler.name + '"' if handler.explicit else "")
     )
 

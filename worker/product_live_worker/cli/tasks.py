@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from product_live_worker import registry
+from product_live_worker.cli.running import NoAnswer, address_of, read_status
 from product_live_worker.cli.told import errors_told
 from product_live_worker.daemon import new_schedule, open_account, task_settings
 from product_live_worker.model.handler import Handler
+from product_live_worker.ops.document import NextPoll
 from product_live_worker.product_live.definitions import Change, Difference, Plan, plan
 from product_live_worker.product_live.wire import Task
 from product_live_worker.settings import Settings, load
@@ -37,12 +39,16 @@ def tasks() -> None:
 
 @app.command("list")
 def list_tasks(config: Config = None, as_json: AsJson = False) -> None:
-    """List the account's tasks, the handler of each, and how soon one is picked up; spends a request or two."""
+    """List the account's tasks, the handler of each, and how soon one is picked up; spends a request or two.
+
+    Where the worker of these settings runs, it says by itself when it polls next, and why then.
+    """
     with errors_told():
         settings = load(config, os.environ)
         handlers = registry.load()
         definitions = anyio.run(_definitions, settings)
         rows, problems = _rows(definitions, settings, handlers)
+        _as_it_runs(rows, config, settings.api.base_url)
     if as_json:
         typer.echo(json.dumps({"tasks": rows, "problems": problems}, indent=2))
         return
@@ -58,6 +64,7 @@ def list_tasks(config: Config = None, as_json: AsJson = False) -> None:
             str(row["concurrency"] or "-"),
             f"{row['pickup_delay_expected_seconds']:.1f} s" if served else "-",
             f"{row['pickup_delay_bound_seconds']:.1f} s" if served else "-",
+            _next_poll(row["next_poll"]),
             f"{row['response_timeout_seconds']:g} s" if row["response_timeout_seconds"] else "none",
         )
     Console().print(table)
@@ -203,7 +210,30 @@ def _rows(
             "concurrency": served[task.key].concurrency if task.key in served else None,
             "pickup_delay_expected_seconds": schedule.expected(task.key) if task.key in served else None,
             "pickup_delay_bound_seconds": waits.get(task.key),
+            "next_poll": None,
             "response_timeout_seconds": task.response_timeout_seconds,
         }
         for task in definitions
     ], list(problems)
+
+
+def _as_it_runs(rows: list[dict[str, Any]], config: Path | None, platform: str) -> None:
+    """Put in what the worker that runs here says of its tasks; of one that does not run, there is nothing."""
+    try:
+        document = read_status(address_of("", config))
+    except NoAnswer:
+        return
+    if document["platform"] != platform:
+        return
+    told = {task["key"]: task for task in document["tasks"]}
+    for row in rows:
+        if (task := told.get(row["key"])) is not None:
+            row["next_poll"] = task["next_poll"]
+            row["pickup_delay_expected_seconds"] = task["pickup_delay_expected_seconds"]
+            row["pickup_delay_bound_seconds"] = task["pickup_delay_bound_seconds"]
+
+
+def _next_poll(told: NextPoll | None) -> str:
+    if told is None:
+        return "-"
+    return told["why"] if told["in_seconds"] is None else f"in {told['in_seconds']:.1f} s: {told['why']}"

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -22,16 +16,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from product_live_worker.cli.running import NoAnswer, address_of, read_status
 from product_live_worker.cli.told import errors_told
-from product_live_worker.model.errors import WorkerError
-from product_live_worker.ops.document import SCHEMA, StatusDocument
+from product_live_worker.ops.document import StatusDocument
 from product_live_worker.ops.page.pages import headline
 from product_live_worker.ops.page.words import relative, slots, span
-from product_live_worker.settings import load
 
-PATIENCE = 5.0
-"""Seconds that an answer may take."""
-LARGEST = 5_000_000
 STYLES = {"well": "green", "notice": "yellow", "paused": "blue", "stopping": "blue", "unwell": "red"}
 SLOTS = {"used": ("■", "green"), "reserved": ("□", "green"), "free": ("·", "dim"), "away": ("x", "dim")}
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -41,10 +31,6 @@ WIDE = frozenset({"p50", "p95", "last half hour", "deadline", "when"})
 PROSE = frozenset({"next poll", "last line", "why it waits", "message"})
 MINUTES = 30
 """Of the last hour's history, what fits into a line."""
-
-
-class NoAnswer(WorkerError):
-    """The worker's `/status` cannot be read."""
 
 
 def top(
@@ -57,8 +43,8 @@ def top(
     """Show what a worker is doing, live, until Ctrl-C; it costs the worker no request."""
     console = Console()
     with errors_told():
-        address = _address(url, config)
-        document = _read(address)
+        address = address_of(url, config)
+        document = read_status(address)
         if once or not sys.stdout.isatty():
             console.print(picture(document, address, width=console.width, height=0))
             return
@@ -79,7 +65,7 @@ def _follow(live: Live, address: str, document: StatusDocument, every: float) ->
         live.update(shown, refresh=True)
         time.sleep(every)
         try:
-            document, answered, trouble = _read(address), time.monotonic(), ""
+            document, answered, trouble = read_status(address), time.monotonic(), ""
         except NoAnswer as error:
             trouble = str(error)
 
@@ -216,28 +202,3 @@ def _spark(last_hour: list[tuple[int, int, int]]) -> Text:
 def plain(text: str) -> Text:
     """Give a text that somebody else has written, as a terminal may show it: it moves no cursor and rings no bell."""
     return Text("".join(c if c.isprintable() else " " for c in text))
-
-
-def _address(url: str, config: Path | None) -> str:
-    if not url:
-        host, port = (http := load(config, os.environ, require_key=False).http).host, http.port
-        if not port:
-            raise NoAnswer("http.port is 0: name the address that the worker's first log line has, as an argument")
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (asked, not listened on)
-        url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise NoAnswer(f"found {url!r}; allowed is the worker's address, as in http://127.0.0.1:8080")
-    return url.rstrip("/").removesuffix("/status")
-
-
-def _read(address: str) -> StatusDocument:
-    # Not httpx, which only product_live speaks: one GET of our own listener needs none of what it can do.
-    try:
-        with urllib.request.urlopen(f"{address}/status", timeout=PATIENCE) as answer:  # noqa: S310 (see _address)
-            document = json.loads(answer.read(LARGEST))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise NoAnswer(f"{address}/status cannot be read: {why}; does the worker run, and listen there?") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise NoAnswer(f"{address}/status is of another version than this command: use that of the worker")
-    return cast("StatusDocument", document)

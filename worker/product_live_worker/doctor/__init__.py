@@ -11,6 +11,7 @@ import anyio
 
 from product_live_worker.daemon import open_account
 from product_live_worker.doctor.account import account, connections, matched
+from product_live_worker.doctor.cluster import cluster
 from product_live_worker.doctor.finding import Finding
 from product_live_worker.doctor.local import journal_trouble, local, state
 from product_live_worker.doctor.network import Connected, connection, names, trouble
@@ -46,7 +47,11 @@ async def examine(settings: Settings, handlers: Mapping[str, Handler]) -> AsyncG
         yield definitions
     elif can_ask:
         served, problems = matched(settings, handlers, definitions)
-        for finding in (*account(settings, definitions, served, problems), *await connections(served)):
+        for finding in (
+            *account(settings, definitions, served, problems),
+            *await connections(served),
+            *await cluster(settings, served),
+        ):
             yield finding
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,17 +15,19 @@ from distributed import Client, Future
 
 from product_live_worker.executors import dask_run
 from product_live_worker.executors.child import Pipe
-from product_live_worker.executors.dask_run import HOLD, NAME
+from product_live_worker.executors.dask_run import NAME
 
 CONNECT = 5.0
 """Seconds that the scheduler has to answer."""
-AGAIN = (1.0, 10.0)
+AGAIN = (1.0, 5.0)
 """Seconds between two attempts to reach it: the first, doubled up to the last."""
 GLANCE = 0.2
 PING = 15.0
 """Seconds between two looks whether a scheduler that is connected answers too."""
-SILENCE = 45.0
-"""Seconds of silence after which scheduler or Dask worker is given up; longer than a run's own lease."""
+SILENCE = 1.5
+"""The part of a run's lease after which a Dask worker that is silent is given up: it has ended the run by then."""
+ANSWER = 30.0
+"""Seconds that a scheduler has to answer before it is given up."""
 EVICTION = 5.0
 STOPPING = 4.0
 """Seconds at the end in which what still runs is stopped."""
@@ -51,6 +54,7 @@ async def _serve(pipe: Pipe) -> None:
 class _Run:
     token: str
     execution: str
+    lease: float
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     future: Future[Any] | None = None
     address: str = ""
@@ -108,7 +112,7 @@ class _Cluster:
     async def _ping(self, client: Client) -> None:
         while True:
             await anyio.sleep(PING)
-            await self.answers(client, SILENCE)
+            await self.answers(client, ANSWER)
 
     async def answers(self, client: Client, seconds: float) -> bool:
         """Tell whether the scheduler answers; if not, it is lost."""
@@ -126,7 +130,7 @@ class _Cluster:
         run = self.runs.get(said["id"])
         match said["do"]:
             case "run" if said["connection"] == self.connection and self.client is not None:
-                run = self.runs[said["id"]] = _Run(said["id"], said["parcel"]["execution"])
+                run = self.runs[said["id"]] = _Run(said["id"], said["parcel"]["execution"], said["lease"])
                 self.group.start_soon(self.run, self.client, run, said)
             case "reply" if run is not None:
                 run.reply = said["reply"]
@@ -168,7 +172,7 @@ class _Cluster:
         with anyio.move_on_after(EVICTION):
             await self.end(run.execution, None)
         key = f"{NAME}-{parcel['task']}-{run.token}"
-        run.future = client.submit(dask_run.run, client.id, run.token, run.execution, key=key, pure=False, retries=0)
+        run.future = client.submit(_by_value(), client.id, run.token, run.execution, key=key, pure=False, retries=0)
         while not run.placed.is_set():
             with anyio.move_on_after(GLANCE):
                 await run.placed.wait()
@@ -177,7 +181,8 @@ class _Cluster:
                 self.pipe.say(id=run.token, do="refused", why=_words(error))
                 return
         self.pipe.say(id=run.token, do="begun")
-        given: dict[str, Any] | None = {"parcel": parcel, "seconds": deadline - time.monotonic()}
+        seconds = deadline - time.monotonic()
+        given: dict[str, Any] | None = {"parcel": parcel, "seconds": seconds, "lease": run.lease}
         while isinstance(heard := await self._converse(client, run, given), list):
             for each in heard:
                 self.pipe.say(id=run.token, **each)
@@ -189,20 +194,24 @@ class _Cluster:
     async def _converse(self, client: Client, run: _Run, given: dict[str, Any] | None) -> list[dict[str, Any]] | str:
         """Take away what the handler says; when its Dask worker is gone, say so."""
         try:
-            with anyio.fail_after(SILENCE):
+            with anyio.fail_after(run.lease * SILENCE):
                 heard = await client.run(dask_run.converse, run.token, given, workers=[run.address])
         except Exception as error:  # noqa: BLE001 (each transport has its own)
             if not await self.answers(client, CONNECT):
                 # `keep` ends it.
                 await anyio.sleep_forever()
-            return f"The Dask worker {run.address} died while the handler ran: {_words(error)}."
+            fields = {"dask_worker": run.address, "error": _words(error)}
+            self.pipe.say(
+                id=run.token, do="log", level="warning", event="the Dask worker does not answer", fields=fields
+            )
+            return f"The Dask worker {run.address} died while the handler ran."
         said: list[dict[str, Any]] | None = heard[run.address]
         return f"The handler was stopped on the Dask worker {run.address}." if said is None else said
 
     async def _reply(self, run: _Run, *, is_awaited: bool) -> dict[str, Any] | None:
         if is_awaited:
             # A verb may take its time; the run is to hear of us all the same.
-            with anyio.move_on_after(HOLD):
+            with anyio.move_on_after(run.lease / 6):
                 await run.replied.wait()
         reply, run.reply = run.reply, None
         run.replied = anyio.Event()
@@ -211,7 +220,7 @@ class _Cluster:
     async def end(self, execution: str, workers: list[str] | None) -> None:
         """Stop what runs for an execution on these Dask workers, or on all."""
         if self.client is not None:
-            with anyio.move_on_after(SILENCE):
+            with anyio.move_on_after(ANSWER):
                 await self.client.run(dask_run.stop, execution, workers=workers, on_error="ignore")
 
     async def stop_all(self) -> None:
@@ -223,5 +232,19 @@ class _Cluster:
                 await anyio.sleep(0.01)
 
 
+def _by_value() -> Callable[..., Coroutine[Any, Any, None]]:
+    """Give the task as a function that Dask sends as it is: one sent by its name ends each Dask worker without it."""
+
+    async def run_here(*arguments: str) -> None:
+        from importlib import import_module  # noqa: PLC0415 (what stands outside does not go along)
+
+        await import_module("product_live_worker.executors.dask_run").run(*arguments)
+
+    return run_here
+
+
 def _words(error: BaseException | None) -> str:
+    # Dask wraps what happened into the story of the connection that it happened to.
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {error}"[:500]

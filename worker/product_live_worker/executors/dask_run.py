@@ -20,10 +20,10 @@ from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.parcel import Listener, Parcel, VerbRefused
 
 NAME = "product-live-worker"
-LEASE = 30.0
-"""Seconds of the client's silence after which a handler is ended: nobody would hear of its result."""
-HOLD = 5.0
-"""Seconds at most that the client's call waits for something to be said."""
+HELLO = 30.0
+"""Seconds that the client has to hand the execution over."""
+HOLD = 1 / 6
+"""The part of a run's lease that a call of the client waits at most for something to be said."""
 IDLE = 300.0
 """Seconds that a process waits for the next execution of its task: the cluster's memory is not ours alone."""
 
@@ -32,6 +32,8 @@ IDLE = 300.0
 class _Run:
     execution: str
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    lease: float = HELLO
+    """Seconds of the client's silence after which it is ended."""
     parcel: Parcel | None = None
     given: anyio.Event = field(default_factory=anyio.Event)
     """Set when the execution has been handed over."""
@@ -58,7 +60,7 @@ class _Run:
 
     def hear(self, given: dict[str, Any]) -> None:
         if "parcel" in given:
-            self.parcel = given["parcel"]
+            self.parcel, self.lease = given["parcel"], given["lease"]
             self.scope.deadline = anyio.current_time() + given["seconds"]
             self.given.set()
         else:
@@ -71,8 +73,8 @@ class _Run:
             await anyio.sleep(0.01)
 
     async def watch(self) -> None:
-        while time.monotonic() - self.heard_at < LEASE:  # noqa: ASYNC110 (it is for silence that it waits)
-            await anyio.sleep(LEASE / 10)
+        while time.monotonic() - self.heard_at < self.lease:  # noqa: ASYNC110 (it is for silence that it waits)
+            await anyio.sleep(min(1.0, self.lease / 10))
         self.scope.cancel()
 
     def listener(self, parcel: Parcel) -> Listener:
@@ -157,7 +159,7 @@ async def converse(token: str, given: dict[str, Any] | None, dask_worker: Worker
     this.heard_at = time.monotonic()
     if given is not None:
         this.hear(given)
-    with anyio.move_on_after(HOLD):
+    with anyio.move_on_after(this.lease * HOLD):
         await this.rung.wait()
     if this.over.is_set():
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,7 +15,7 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from product_live_worker.executors.perform import Call, Work
     from product_live_worker.executors.resources import Resources
-    from product_live_worker.model.context import Context
+    from product_live_worker.model.context import Context, Verb
     from product_live_worker.model.execution import Outcome
 
 
@@ -24,6 +24,19 @@ class _Call:
     task: str
     runs: bool = False
     given_up: bool = False
+    asked: set[anyio.CancelScope] = field(default_factory=set)
+    """What the worker does for it just now; that ends with its time, and so mostly does the thread."""
+
+    async def ask(self, verb: Verb, argument: Any) -> Any:
+        """Do something for the thread, in the event loop, unless it was given up."""
+        with anyio.CancelScope() as scope:
+            self.asked.add(scope)
+            try:
+                if not self.given_up:
+                    return await verb(argument)
+            finally:
+                self.asked.discard(scope)
+        raise RuntimeError("the execution is over; nothing more is done for it")
 
 
 class InThread:
@@ -40,12 +53,12 @@ class InThread:
 
     async def run(self, work: Work) -> Outcome:
         """Give the handler's Outcome; when the caller is cancelled, the thread is left behind and counted."""
-        # In a thread, the verbs of the context are ordinary calls that end when the loop has done them.
-        context = replace(work.context, call=anyio.from_thread.run)
-        return await work.outcome(lambda made: self._call(made, context), self._resources)
+        return await work.outcome(lambda made: self._call(made, work.context), self._resources)
 
     async def _call(self, made: Call, context: Context) -> Any:
         call = _Call(context.task)
+        # In a thread, the verbs of the context are ordinary calls that end when the loop has done them.
+        context = replace(context, call=lambda verb, argument: anyio.from_thread.run(call.ask, verb, argument))
 
         def work() -> Any:
             with self._lock:
@@ -68,6 +81,8 @@ class InThread:
                 call.given_up = True
                 if call.runs:
                     self._overdue.add(call)
+            for scope in tuple(call.asked):
+                scope.cancel()
             raise
 
     def overdue(self, task: str) -> int:

@@ -30,6 +30,8 @@ LIBRARY = "distributed"
 INSTALL = "pip install 'product-live-worker[dask]'"
 MARGIN = 5.0
 """Seconds after the deadline in which the cluster ends a handler by itself, should the worker not be heard."""
+LEASE = 30.0
+"""Seconds of the client's silence after which the cluster ends a handler: nobody would hear of its result."""
 NOTICE = 0.5
 """Seconds before the deadline at which what has not begun is given up, in words of its own."""
 CLOSING = 5.0
@@ -76,6 +78,7 @@ class OnDask:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_end: Callable[[Work, str], None] = lambda _work, _why: None,
+        lease: float = LEASE,
     ) -> None:
         """`on_change` is called when slots may have come free; `on_end` is that of InProcess."""
         self.wanted = anyio.Event()
@@ -84,6 +87,7 @@ class OnDask:
         self._outage = outage
         self._on_change = on_change
         self._on_end = on_end
+        self._lease = lease
         self._log = log_for(scheduler=scheduler)
         self._client: Apart | None = None
         self._connection = 0
@@ -94,6 +98,10 @@ class OnDask:
     def trouble(self) -> str:
         """Say why the cluster cannot be used just now."""
         return lacking(self._scheduler) or ("" if self._up.is_set() else self._why)
+
+    async def ready(self) -> None:
+        """Wait until the cluster can be reached."""
+        await self._up.wait()
 
     def overdue(self, task: str) -> int:
         """Count the task's handlers that were given up, and of which the cluster has not said yet that they ended."""
@@ -112,7 +120,7 @@ class OnDask:
         seconds = work.context.remaining()
         with anyio.move_on_after(max(seconds - NOTICE, seconds * 0.9)) as unstarted:
             while True:
-                await self._up.wait()
+                await self.ready()
                 outcome = await self._attempt(parcel, work, unstarted)
                 if outcome is not None:
                     return outcome
@@ -127,7 +135,8 @@ class OnDask:
         run = self._runs[token] = _Run(work.context.task, say)
         order = {"id": token, "connection": self._connection, "parcel": parcel}
         try:
-            await client.tell({"do": "run", **order, "seconds": work.context.remaining() + MARGIN})
+            seconds = work.context.remaining() + MARGIN
+            await client.tell({"do": "run", **order, "seconds": seconds, "lease": self._lease})
             async for said in says:
                 if said["do"] == "begun":
                     run.begun, unstarted.deadline = True, math.inf
@@ -144,6 +153,7 @@ class OnDask:
                 self._on_end(work, "late" if work.context.remaining() <= 0 else "cancelled")
             raise
         finally:
+            say.close()
             says.close()
             if not run.given_up:
                 self._runs.pop(token, None)
@@ -235,7 +245,9 @@ class OnDask:
         if run is None:
             return
         if said["do"] != "gone":
-            run.say.send_nowait(said)
+            # Of one that was given up, only its end counts.
+            if not run.given_up:
+                run.say.send_nowait(said)
             return
         run.gone.set()
         if run.given_up:
@@ -254,8 +266,11 @@ class OnDask:
                 del self._runs[token]
 
 
+def not_installed() -> str:
+    """Say how to install Dask where it is not; it is not loaded for that."""
+    return "" if importlib.util.find_spec(LIBRARY) else f"Dask is not installed: {INSTALL}"
+
+
 def lacking(scheduler: str | None) -> str:
     """Say what is missing before a handler can run on Dask, and what to do; nothing where nothing is."""
-    if importlib.util.find_spec(LIBRARY) is None:
-        return f"Dask is not installed: {INSTALL}"
-    return "" if scheduler else "execution.dask_scheduler is not set: give it as tcp://HOST:PORT"
+    return not_installed() or ("" if scheduler else "execution.dask_scheduler is not set: give it as tcp://HOST:PORT")

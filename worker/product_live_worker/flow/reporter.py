@@ -75,6 +75,7 @@ class Reporter:
     async def _send(self, execution: Execution) -> None:
         outcome = _outcome(execution)
         oldest_first = execution.settled_at or 0.0
+        await self._journal.written(execution.id)
         try:
             still = partial(self._must_hold, execution)
             found = await self._client.update_execution(execution.id, outcome, order=oldest_first, still=still)

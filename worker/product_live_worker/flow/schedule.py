@@ -288,7 +288,7 @@ class Schedule:
         if self._placed:
             return
         self._placed = True
-        if not self._shares():
+        if not self._shares() or not self._seen:
             return
         first, tasks = self._turn_at(now) + 1, list(self._seen.values())
         # One task after the other, cell by cell, whoever's cell it is; but each worker comes to all of them.

@@ -9,8 +9,11 @@ import anyio
 
 from product_live_worker.journal.journal import Journal
 from product_live_worker.model.context import Verb
+from product_live_worker.model.errors import IllegalTransition
 from product_live_worker.model.execution import Execution
 
+ABOUT_TO_END = 1.0
+"""Seconds within which a handler is ended whose execution is not its own any more."""
 NO_CALLBACKS = (
     "nobody can call this worker back: the settings need http.public_url, under which others reach it, and "
     "http.callback_port, on which it listens"
@@ -23,8 +26,13 @@ def verbs_for(
     """Give the verbs of one execution; `ended` knows how the platform has ended it, `callback_url` may be empty."""
 
     async def save_checkpoint(checkpoint: dict[str, Any]) -> None:
-        with anyio.CancelScope(shield=True):
-            await journal.save_checkpoint(execution, checkpoint)
+        try:
+            with anyio.CancelScope(shield=True):
+                await journal.save_checkpoint(execution, checkpoint)
+        except IllegalTransition:
+            # It is over, or another worker's: whoever has found out is about to end the handler.
+            await anyio.sleep(ABOUT_TO_END)
+            raise
 
     async def lease(key: str) -> None:
         await journal.key_leases.take(key, execution.id)

@@ -21,10 +21,14 @@ MOST = 1000
 _COLUMNS = tuple(field.name for field in fields(Action))
 _HERE = actions.c.platform == bindparam("this_platform")
 _INSERT = insert(actions)
-_IN_FORCE = select(actions).where(
-    _HERE, IS_IN_FORCE, or_(actions.c.until.is_(None), actions.c.until > bindparam("now"))
+_HOLDS = IS_IN_FORCE & or_(actions.c.until.is_(None), actions.c.until > bindparam("now"))
+_IN_FORCE = select(actions).where(_HERE, _HOLDS)
+_HOLDS_NOW = _HOLDS.label("holds")
+_LATEST = (
+    select(actions, _HOLDS_NOW)
+    .where(_HERE, or_(actions.c.number > bindparam("after"), _HOLDS))
+    .order_by(_HOLDS_NOW.desc(), actions.c.number.desc())
 )
-_LATEST = select(actions).where(_HERE, actions.c.number > bindparam("after")).order_by(actions.c.number.desc())
 _LIFT = update(actions).where(_HERE, IS_IN_FORCE, actions.c.subject == bindparam("this_subject")).values(in_force=0)
 
 _OF_EXECUTIONS: dict[Verb, tuple[tuple[State, ...], dict[str, Any]]] = {
@@ -59,10 +63,14 @@ def in_force(connection: Connection, platform: str, now: float) -> list[Action]:
     return [_action(row) for row in connection.execute(_IN_FORCE, {"this_platform": platform, "now": now})]
 
 
-def since(connection: Connection, platform: str, after: int, most: int = MOST) -> list[Action]:
-    """Give the latest actions with a higher number, the oldest first."""
-    rows = connection.execute(_LATEST.limit(most), {"this_platform": platform, "after": after}).all()
-    return [_action(row) for row in reversed(rows)]
+def look(connection: Connection, platform: str, after: int, now: float) -> tuple[list[Action], list[Action]]:
+    """Give the pauses that hold at this moment, and the latest actions with a higher number, the oldest first.
+
+    Each worker asks so every second: it is one statement.
+    """
+    rows = connection.execute(_LATEST.limit(MOST), {"this_platform": platform, "after": after, "now": now}).all()
+    rows = sorted(rows, key=lambda row: row.number)
+    return [_action(row) for row in rows if row.holds], [_action(row) for row in rows if row.number > after]
 
 
 def prune(connection: Connection, platform: str, before: float) -> None:
@@ -74,7 +82,7 @@ def prune(connection: Connection, platform: str, before: float) -> None:
 def _move(connection: Connection, platform: str, action: Action) -> None:
     states, values = _OF_EXECUTIONS[action.verb]
     row = (executions.c.platform == platform) & (executions.c.id == action.subject)
-    found = connection.execute(select(executions.c.state).where(row)).scalar_one_or_none()
+    found = connection.execute(select(executions.c.state).where(row).with_for_update()).scalar_one_or_none()
     if found not in states:
         state = "not in the journal" if found is None else found
         raise IllegalTransition(f"execution {action.subject} is {state}; it must be {' or '.join(states)}")

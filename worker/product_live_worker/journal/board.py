@@ -95,8 +95,7 @@ class Board:
         after = max(known, default=0) - OVERTAKEN
 
         def step(connection: Connection) -> tuple[list[Action], list[Action]]:
-            pauses = actions.in_force(connection, self._platform, now)
-            return pauses, actions.since(connection, self._platform, after)
+            return actions.look(connection, self._platform, after, now)
 
         pauses, latest = await self._do(step, writes=False)
         new = [action for action in latest if action.number not in known]

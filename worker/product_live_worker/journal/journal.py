@@ -210,6 +210,14 @@ class Journal:
         while self.trouble:
             await self._changed.wait()
 
+    async def written(self, execution_id: str) -> None:
+        """Wait until a shared database has what is known here of an execution: before, another may end it otherwise.
+
+        With a file, which only those on this machine share, what is in memory may be reported.
+        """
+        while self._shared and execution_id in self._unwritten:
+            await self._changed.wait()
+
     async def next(self, state: State) -> Execution:
         """Wait for an execution that has newly come into `state`, and give each just once."""
         while True:
@@ -343,9 +351,13 @@ class Journal:
             self._lost = True
             self._generation += 1
             self.holder = f"{self._process}#{self._generation}"
+            never_written = [one for one in self._unwritten.values() if one.state is State.CLAIMED]
             for execution_id in tuple(self._open):
                 self._drop(execution_id)
             self._unwritten.clear()
+            # Of these nobody else can know, unless they were written after all.
+            for execution in never_written:
+                await self.claim(execution)
             await self.join()
         else:
             self._see(*seen)
@@ -404,6 +416,7 @@ class Journal:
                 self._drop(execution_id)
             if self._unwritten.get(execution_id) is execution:
                 del self._unwritten[execution_id]
+                self._wake()
 
     async def prune(self, before: float) -> int:
         """Forget what was reported before that moment; gives how many rows."""

@@ -13,7 +13,8 @@ LOOK_AGAIN = 1.0
 """Seconds between two looks at a lease that an execution of another worker may have."""
 
 _KEY = (key_leases.c.platform == bindparam("this_platform")) & (key_leases.c.key == bindparam("this_key"))
-_HELD = select(key_leases.c.execution).where(_KEY)
+# Locked: of two that find it with one that is over, the second has to see that the first has it.
+_HELD = select(key_leases.c.execution).where(_KEY).with_for_update()
 _STATE = select(executions.c.state).where(
     executions.c.platform == bindparam("this_platform"), executions.c.id == bindparam("this_id")
 )

@@ -12,6 +12,9 @@ from product_live_worker.journal.backend import Backend
 from product_live_worker.journal.holders import process_of
 from product_live_worker.journal.tables import holders, version
 
+LONG_GONE = 100
+"""Leases after its end for which one is kept in mind."""
+
 
 @dataclass(frozen=True)
 class Living:
@@ -40,6 +43,7 @@ class Leases:
         left = (holders.c.ends_at - clock.sql).label("left")
         revision = select(version.c.version_num).scalar_subquery()
         self._join = insert(holders).values(holder=this, platform=platform, boot=clock.boot, ends_at=ends_at)
+        self._forget = delete(holders).where(here, holders.c.ends_at + LONG_GONE * seconds < clock.sql)
         self._renew = update(holders).where(holders.c.holder == this).values(ends_at=ends_at)
         self._living = (
             select(holders.c.holder, left, clock.sql.label("at"), revision.label("revision"))
@@ -49,7 +53,8 @@ class Leases:
         self._of = select(holders.c.holder, holders.c.boot, left)
 
     def join(self, connection: Connection, holder: str) -> None:
-        """Begin a lease."""
+        """Begin a lease; those that ended long ago, and had nothing to be taken over, are forgotten."""
+        connection.execute(self._forget)
         connection.execute(self._join, {"this_holder": holder})
 
     def renew(self, connection: Connection, holder: str) -> bool:

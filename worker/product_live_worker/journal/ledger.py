@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import Connection, Double, Integer, Text, bindparam, delete, exists, insert, select, update
+from sqlalchemy import BigInteger, Connection, Double, Text, bindparam, delete, exists, insert, select, update
 
 from product_live_worker.journal.backend import Clock
 from product_live_worker.journal.tables import slots
@@ -47,7 +47,7 @@ class JournalLedger:
         self._unwritten = itertools.count(UNWRITTEN, -1)
         # Built once: what SQLAlchemy makes of a statement is kept with the statement.
         left = (slots.c.free_at - clock.sql).label("left")
-        hold, seen = bindparam("hold", type_=Double), bindparam("seen", type_=Integer)
+        hold, seen = bindparam("hold", type_=Double), bindparam("seen", type_=BigInteger)
         newer = exists().where(slots.c.number > seen)
         self._look = select(slots.c.number, slots.c.platform, slots.c.resource, left)
         self._take = (

@@ -215,7 +215,10 @@ class HandlerFailed(ExecutionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerProcessEnded(ExecutionEvent):
-    """A handler's process has ended, or was ended, in the middle of an execution: crash, memory, late, cancelled."""
+    """A handler's process has ended, or was ended, in the middle of an execution; lost is its Dask scheduler.
+
+    `reason` is crash, memory, late, cancelled or lost.
+    """
 
     reason: str
 

@@ -68,7 +68,10 @@ class Live:
 
 @asynccontextmanager
 async def open_live(
-    handlers: Mapping[str, Handler], settings: Mapping[str, Mapping[str, Any]], directory: Path
+    handlers: Mapping[str, Handler],
+    settings: Mapping[str, Mapping[str, Any]],
+    connections: Mapping[str, Mapping[str, Any]],
+    directory: Path,
 ) -> AsyncIterator[Live]:
     """Run a worker with these handlers against a sandbox while the block runs; it is drained at the end.
 
@@ -81,7 +84,7 @@ async def open_live(
         fields = {"key": name, "description": "", "retryCount": 0, "inputKeys": [], "outputKeys": []}
         world.create_task(fields, time.monotonic())
     async with sandbox.serve(world) as url:
-        worker = _settings(url, world.settings.key, handlers, settings, directory)
+        worker = _settings((url, world.settings.key), handlers, settings, connections, directory)
         async with open_daemon(worker, handlers) as daemon:
             live, stop = Live(world, url, daemon), Stop()
 
@@ -100,12 +103,13 @@ async def open_live(
 
 
 def _settings(
-    url: str,
-    key: str,
+    world: tuple[str, str],
     handlers: Mapping[str, Handler],
     settings: Mapping[str, Mapping[str, Any]],
+    connections: Mapping[str, Mapping[str, Any]],
     directory: Path,
 ) -> Settings:
+    url, key = world
     return Settings.model_validate(
         {
             "api": {"base_url": url, "key": SecretStr(key)},
@@ -113,6 +117,7 @@ def _settings(
             "state": {"url": f"sqlite:///{(directory / 'worker.db').as_posix()}"},
             "http": {"port": 0},
             "drain": {"timeout": 1},
+            "connections": {name: dict(section) for name, section in connections.items()},
             "tasks": {name: {"handler": name, "settings": dict(settings.get(name, {}))} for name in handlers},
         }
     )

@@ -35,10 +35,16 @@ class Sandbox:
         self._portal: BlockingPortal | None = None
         self._live: Live | None = None
 
-    def serve(self, *handlers: Handler, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
+    def serve(
+        self,
+        *handlers: Handler,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Self:
         """Start the worker with these handlers, or with all that are installed but the explicit; gives the sandbox.
 
-        `settings` has the section `[tasks.<key>.settings]` of each handler that needs one, by the handler's name.
+        `settings` has the section `[tasks.<key>.settings]` of each handler that needs one, by the handler's name;
+        `connections` the sections `[connections.<name>]`.
         Raises RuntimeError when the worker runs already, and RegistryError for a plugin that cannot be used.
         """
         if self._live is not None:
@@ -50,7 +56,9 @@ class Sandbox:
         served = {handler.name: handler for handler in chosen}
         self._portal = self._opened.enter_context(start_blocking_portal())
         self._live = self._opened.enter_context(
-            self._portal.wrap_async_context_manager(open_live(served, settings or {}, self._directory))
+            self._portal.wrap_async_context_manager(
+                open_live(served, settings or {}, connections or {}, self._directory)
+            )
         )
         return self
 

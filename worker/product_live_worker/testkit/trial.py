@@ -45,11 +45,12 @@ class Report:
 class Trial:
     """An execution that a test makes up. It may be run again, as after a crash: with its last checkpoint.
 
-    `settings`: the section `[tasks.<key>.settings]`. `checkpoint`: what an earlier run has saved. `timeout`: seconds,
-    instead of the handler's own. `cancel_when`: asked again and again while the handler runs, with this trial; once it
-    says True, the handler is ended as at the end of a drain, and the outcome is FAILED `cancelled`. (In production, a
-    handler with `on_crash="rerun"` is not reported then, but run again by the next start.) `files`: what
-    `context.files.download` finds, by the id, the address or the name of a file; what is uploaded is added.
+    `settings`: the section `[tasks.<key>.settings]`. `connections`: the sections `[connections.<name>]`. `checkpoint`:
+    what an earlier run has saved. `timeout`: seconds, instead of the handler's own. `cancel_when`: asked again and
+    again while the handler runs, with this trial; once it says True, the handler is ended as at the end of a drain, and
+    the outcome is FAILED `cancelled`. (In production, a handler with `on_crash="rerun"` is not reported then, but run
+    again by the next start.) `files`: what `context.files.download` finds, by the id, the address or the name of a
+    file; what is uploaded is added.
 
     A crash after the first checkpoint, and the next start:
 
@@ -66,6 +67,7 @@ class Trial:
     cancel_when: Callable[[Trial], bool] | None = None
     execution_id: str = "trial"
     files: dict[str, bytes] = field(default_factory=dict)
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     """All that was saved by `context.save_checkpoint`, the latest last."""
     lines: list[Line] = field(default_factory=list)
@@ -99,6 +101,7 @@ class Trial:
                 handler,
                 sent,
                 self.settings,
+                connections=self.connections,
                 execution_id=self.execution_id,
                 adapt=lambda context: self._adapt(context, idempotency_key(handler.name, sent)),
             )

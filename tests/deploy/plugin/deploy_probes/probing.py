@@ -96,6 +96,12 @@ def _set_clock() -> None:
     _call("syscall", CLOCK_SETTIME[platform.machine()], 0, ctypes.byref(impossible))
 
 
+def _control_group() -> None:
+    group = Path("/sys/fs/cgroup/memory/probe")
+    group.mkdir()
+    group.rmdir()
+
+
 def _trace() -> None:
     # In a process of its own: the one that is traced stops at its next signal.
     code = (
@@ -111,7 +117,7 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
     "write /opt": _write("/opt/product-live-worker/probe"),
     "write /var/lib": _write("/var/lib/probe"),
     "write a kernel tunable": _write("/proc/sys/kernel/domainname"),
-    "write a control group": lambda: Path("/sys/fs/cgroup/memory/probe").mkdir(),
+    "write a control group": _control_group,
     "read /root": lambda: _names("/root"),
     "read /home": lambda: _names("/home"),
     "read the kernel's log": lambda: _call("klogctl", SYSLOG_READ_ALL, ctypes.create_string_buffer(64), 64),

@@ -1,0 +1,1 @@
+"""Commerce Cloud jobs by OCAPI: `salesforce.job` runs one and waits, `salesforce.executions` lists, reads, deletes."""

@@ -1,0 +1,282 @@
+"""`snowflake.task`: executes a task and waits for the run that comes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from product_live_handlers.remote_http import Refused
+from product_live_handlers.remote_job import (
+    Clock,
+    Given,
+    Json,
+    Look,
+    Machine,
+    Occupied,
+    Outcome,
+    RemoteResult,
+    Seen,
+    WaitPolicy,
+)
+from product_live_handlers.snowflake.client import Place, SnowflakeClient
+from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
+from product_live_handlers.snowflake.models import Identifier, TaskRun, moment
+from product_live_worker import Context, TaskFailed, handler, resource
+
+SKEW = 2.0
+"""Seconds by which the ids of runs, which are times, may be before the server's own time."""
+GRAPHS = 1000
+"""Runs that are listed, the latest first."""
+MEMORY = 55 * 60.0
+"""Seconds that may pass between two looks; Snowflake lists ended runs for an hour."""
+ENDS = {
+    "SUCCEEDED": Outcome.SUCCEEDED,
+    "FAILED": Outcome.FAILED,
+    "FAILED_AND_AUTO_SUSPENDED": Outcome.FAILED,
+    "CANCELLED": Outcome.CANCELLED,
+    "CANCELED": Outcome.CANCELLED,
+    "SKIPPED": Outcome.SKIPPED,
+}
+LIVE = frozenset({"SCHEDULED", "EXECUTING"})
+
+
+class SnowflakeTaskInput(Given):
+    """Which task, and how."""
+
+    database: Identifier
+    schema_: Identifier = Field(alias="schema")
+    task: Identifier
+    retry_last: bool = False
+    async_exec: bool = False
+    if_already_running: Literal["queue", "attach", "fail"] = "queue"
+    start_grace_s: float = Field(default=90, gt=0)
+    vanish_grace_s: float = Field(default=120, gt=0)
+    role: str | None = None
+    warehouse: str | None = None
+    key: str | None = None
+    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
+    wait: WaitPolicy | None = None
+
+
+WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=3, poll_max_s=60)
+
+
+class SnowflakeTaskOutput(RemoteResult):
+    """The run; `remote_id` is its run_id."""
+
+    database: str = ""
+    schema_: str = Field(default="", alias="schema")
+    task: str = ""
+    run: TaskRun | None = None
+    request_ids: list[str] = Field(default_factory=list)
+
+
+@handler(
+    "snowflake.task",
+    concurrency=1000,
+    timeout=14700,
+    explicit=True,
+    on_crash="rerun",
+    on_repeat="adopt",
+    settings=SnowflakeSettings,
+)
+async def snowflake_task(
+    input: SnowflakeTaskInput,
+    context: Context,
+    client: Annotated[SnowflakeClient, resource(open_snowflake, connection=SnowflakeConnection)],
+) -> SnowflakeTaskOutput:
+    """Execute a Snowflake task and wait until its run, with the graph below it, has ended."""
+    clock = client.new_clock()
+    wait = input.wait or context.settings.wait or WAIT
+    job = SnowflakeTask(input, client, clock, wait)
+    return await Machine(job, context, wait, clock=clock).run()
+
+
+class SnowflakeTask:
+    """See Job. A run is found among the runs of its root task: the start does not say which it is."""
+
+    system = "Snowflake"
+    output = SnowflakeTaskOutput
+    max_resends = 2
+    failing = frozenset(Outcome) - {Outcome.SUCCEEDED, Outcome.WARNING}
+
+    def __init__(self, input: SnowflakeTaskInput, client: SnowflakeClient, clock: Clock, wait: WaitPolicy) -> None:
+        self.if_already_running: str = input.if_already_running
+        self.grace = input.start_grace_s
+        self.lease = f"snowflake {client.url} {input.database}.{input.schema_}.{input.task}"
+        self._input = input
+        self._at = Place(input.database, input.schema_, input.role, input.warehouse)
+        self._client = client
+        self._clock = clock
+        self._wait = wait
+        self._requests: list[str] = []
+        self._missing_since: float | None = None
+        self._failed_at: float | None = None
+        self._looked_at: float | None = None
+
+    async def baseline(self) -> Json:
+        """See Job."""
+        task, date = await self._client.fetch_task(self._at, self._input.task)
+        if task.predecessors:
+            text = f"{self._input.task} is below {', '.join(task.predecessors)[:200]}; only a root task can be executed"
+            raise TaskFailed(text, code="not_a_root_task")
+        # The live ones first: one that ends meanwhile is then in both lists, never in none.
+        live, ended = await self._live(task.id), await self._ended(task.id)
+        known = {
+            str(run.run_id): [run.state, run.completed_time] for run in (*live, *ended) if run.state != "SCHEDULED"
+        }
+        running = max((run for run in live if run.state == "EXECUTING"), key=lambda run: run.run_id, default=None)
+        baseline = {
+            "root": task.id,
+            "date": date or self._clock.now(),
+            "at": self._clock.now(),
+            "known": known,
+            "retries": task.task_auto_retry_attempts or 0,
+        }
+        if running is not None and self.if_already_running != "queue":
+            text = f"{self._input.task} runs already, as run {running.run_id}"
+            raise Occupied(text, {"run_id": running.run_id, **baseline, "known": {}})
+        return baseline
+
+    async def start(self, baseline: Json) -> Json | None:
+        """See Job."""
+        _, request = await self._client.execute_task(
+            self._at, self._input.task, async_exec=self._input.async_exec, retry_last=self._input.retry_last
+        )
+        self._requests += [request] if request else []
+        return None
+
+    async def look(self, baseline: Json) -> Look:
+        """See Job."""
+        live, ended = await self._live(baseline["root"]), await self._ended(baseline["root"])
+        known, first = baseline["known"], (baseline["date"] - SKEW) * 1000
+        runs = {run.run_id: run for run in (*live, *ended)}
+        new = [run_id for run_id, run in runs.items() if run_id >= first and str(run_id) not in known]
+        if self._input.retry_last:
+            again = (run for run_id, run in runs.items() if str(run_id) in known)
+            changed = [run for run in again if [run.state, run.completed_time] != known[str(run.run_id)]]
+            new += [run.run_id for run in changed if ENDS.get(known[str(run.run_id)][0]) in _RETRIED]
+        # The schedule's next run is listed up to eight days ahead; ours is scheduled for now.
+        latest = (baseline["date"] + self._clock.now() - baseline["at"] + SKEW) * 1000
+        if new := [run_id for run_id in new if runs[run_id].state != "SCHEDULED" or run_id <= latest]:
+            rest = {name: baseline[name] for name in ("root", "retries")}
+            return Look(remote={"run_id": min(new), **rest})
+        return Look(pending=any(run.state == "EXECUTING" and str(run.run_id) in known for run in live))
+
+    async def running(self) -> Json | None:
+        """See Job."""
+        return None
+
+    async def status(self, remote: Json) -> Seen:
+        """See Job."""
+        now = self._clock.now()
+        run = _one(await self._live(remote["root"]), remote) or _one(await self._ended(remote["root"]), remote)
+        gap = now - (self._looked_at or remote.get("seen_at") or now)
+        if run is None:
+            return await self._vanished(remote, now, gap)
+        self._looked_at, self._missing_since = now, None
+        if ENDS.get(run.state) is Outcome.FAILED and remote["retries"]:
+            # Snowflake may be about to try again by itself.
+            self._failed_at = self._failed_at or now
+            if now - self._failed_at < self._wait.poll_max_s:
+                return Seen(raw="FAILED, perhaps to be retried")
+        return self._seen(run)
+
+    async def _vanished(self, remote: Json, now: float, gap: float) -> Seen:
+        self._missing_since = self._missing_since or now
+        if self._client.sql:
+            found = await self._history(remote)
+            if found is not None:
+                return self._seen(found)
+        if gap > MEMORY:
+            return Seen(raw="not listed any more", outcome=Outcome.UNKNOWN)
+        if now - self._missing_since < self._input.vanish_grace_s:
+            return Seen(raw="not listed")
+        return Seen(raw="vanished", outcome=Outcome.SKIPPED)
+
+    async def cancel(self, remote: Json) -> bool:
+        """See Job."""
+        if not self._client.sql:
+            return False
+        name = f"{self._at.database}.{self._at.schema}.{self._input.task}"
+        await self._client.statement(self._at, "SELECT SYSTEM$USER_TASK_CANCEL_ONGOING_EXECUTIONS(?)", name)
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        """See Job."""
+        await self._clock.sleep(seconds)
+
+    def name(self, remote: Json) -> str:
+        """See Job."""
+        return str(remote["run_id"])
+
+    def _seen(self, run: TaskRun) -> Seen:
+        state = run.state.upper()
+        place = {"database": self._at.database, "schema": self._at.schema, "task": self._input.task}
+        code = run.first_error_code
+        where = f"{run.first_error_task_name}: " if run.first_error_task_name else ""
+        fields = {
+            **place,
+            "run": _short(run),
+            "request_ids": self._requests,
+            "started_at": moment(run.query_start_time),
+            "finished_at": moment(run.completed_time),
+            "error_code": None if code is None else str(code),
+            "error_message": f"{where}{run.first_error_message}" if run.first_error_message else None,
+        }
+        return Seen(raw=run.state, outcome=ENDS.get(state), fields=fields, strange=state not in {*ENDS, *LIVE})
+
+    async def _live(self, root: str | None) -> list[TaskRun]:
+        return _of(root, await self._client.get_current_graphs(self._at, self._input.task, result_limit=GRAPHS))
+
+    async def _ended(self, root: str | None) -> list[TaskRun]:
+        return _of(root, await self._client.get_complete_graphs(self._at, self._input.task, result_limit=GRAPHS))
+
+    async def _history(self, remote: Json) -> TaskRun | None:
+        """Ask what Snowflake remembers for seven days."""
+        database = self._at.database if re.fullmatch(r'[\w$"]+', self._at.database) else f'"{self._at.database}"'
+        sql = (
+            "SELECT STATE, ERROR_CODE, ERROR_MESSAGE, NAME, TO_VARCHAR(QUERY_START_TIME), TO_VARCHAR(COMPLETED_TIME) "  # noqa: S608 (the name is an identifier by its pattern)
+            f"FROM TABLE({database}.INFORMATION_SCHEMA.TASK_HISTORY(TASK_NAME => ?, RESULT_LIMIT => 1000)) "
+            "WHERE RUN_ID = TO_NUMBER(?) ORDER BY ATTEMPT_NUMBER DESC LIMIT 1"
+        )
+        try:
+            rows = await self._client.statement(self._at, sql, self._input.task, str(remote["run_id"]))
+        except Refused:
+            return None
+        if not rows:
+            return None
+        state, code, text, name, began, ended = rows[0]
+        number = int(code) if str(code or "").isdecimal() else None
+        return TaskRun(
+            run_id=remote["run_id"],
+            state=str(state),
+            first_error_code=number,
+            first_error_message=text,
+            first_error_task_name=name if text else None,
+            query_start_time=began,
+            completed_time=ended,
+        )
+
+
+_RETRIED = frozenset({Outcome.FAILED, Outcome.CANCELLED})
+
+
+def _of(root: str | None, runs: list[TaskRun]) -> list[TaskRun]:
+    # Snowflake lists runs of tasks of the same name in other schemas too.
+    return [run for run in runs if root is None or run.root_task_id in (root, None)]
+
+
+def _one(runs: list[TaskRun], remote: Json) -> TaskRun | None:
+    found = [run for run in runs if run.run_id == remote["run_id"]]
+    # Of several attempts under one id, the one that ended last.
+    return max(found, key=lambda run: run.completed_time or "", default=None)
+
+
+def _short(run: TaskRun) -> dict[str, Any]:
+    known = run.model_dump(include=set(TaskRun.model_fields), exclude_none=True)
+    if text := known.get("first_error_message"):
+        known["first_error_message"] = text[:500]
+    return known

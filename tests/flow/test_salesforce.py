@@ -1,0 +1,257 @@
+"""Commerce Cloud jobs through the real daemon, the sandbox and a fake instance, all in one worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from product_live_handlers.salesforce.executions import salesforce_executions
+from product_live_handlers.salesforce.job import salesforce_job
+from product_live_worker.executors.connections import check_connections
+from support.connectors import Scenario, leaping
+from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce, Way
+from support.remotes import Fault
+from support.workers import RunningWorker, new_world, running_worker, until
+
+pytestmark = pytest.mark.anyio
+
+HANDLERS = [leaping(salesforce_job), leaping(salesforce_executions)]
+WAIT = {"timeout_s": 600, "poll_initial_s": 5, "poll_max_s": 30}
+CREATE, READ = "postJobsByIDExecutions", "getJobsByIDExecutionsByID"
+FOREVER = Way(phases=(("running", math.inf),))
+
+
+@asynccontextmanager
+async def serving(fake: FakeSalesforce, state: Path, **account: Any) -> AsyncIterator[RunningWorker]:
+    """Run a worker with a task for each handler."""
+    async with fake.served() as url:
+        section = {
+            "url": url, "token_url": f"{url}{TOKEN_PATH}", "client_id": CLIENT, "client_secret": SECRET,
+            "ocapi_version": fake.version, "max_in_flight": 20, **account,
+        }  # fmt: skip
+        settings = {"connection": "shop"}
+        tasks = {
+            "run": {"handler": "salesforce.job", "watch": 0.05, "settings": settings},
+            "look": {"handler": "salesforce.executions", "settings": settings},
+        }
+        async with running_worker(HANDLERS, state, world=new_world("run", "look", limit=0),
+                                  budget={"requests_per_minute": 0}, tasks=tasks,
+                                  connections={"shop": section}) as worker:  # fmt: skip
+            yield worker
+
+
+def given(job: str, **more: Any) -> dict[str, Any]:
+    """Give an input."""
+    return {"job_id": job, "wait": WAIT, **more}
+
+
+def at(operation: str, kind: str, **more: Any) -> tuple[Fault, ...]:
+    """Give a fault."""
+    return (Fault(kind, operation, **more),)
+
+
+REFUSALS = (
+    "JobInvalidException 400", "JobRestartException 400", "JobNotRestartableException 400",
+    "JobExecutionException 400", "JobExecutionException 409", "SomethingForbiddenException 403",
+)  # fmt: skip
+SCENARIOS = [
+    Scenario(name="Success", given={}, posts=1, more={"correlation": "exact", "exit_code": "OK", "exit_status": "ok"}),
+    Scenario(name="CustomCode", given={}, plan=Way(exit=("NO_FILES", "", "ok")), more={"exit_code": "NO_FILES"}),
+    Scenario(
+        name="Fails", given={}, code="remote_failed", outcome="failed",
+        plan=Way(exit=("ERROR", "", "error"), steps=(("OK", "fine", "ok"), ("ERROR", "no such file", "error"))),
+        more={"error_code": "ERROR", "error_message": "no such file"},
+    ),
+    Scenario(name="Aborted", given={}, plan=Way(end="aborted"), code="remote_cancelled", outcome="cancelled"),
+    Scenario(
+        name="RetriesItself", given={},
+        plan=Way(phases=(("running", 30.0), ("retrying", 30.0), ("restarted", 30.0), ("running", 30.0))),
+    ),
+    Scenario(
+        name="Paused", given={"paused_fail_after_s": 60}, plan=Way(phases=(("paused", math.inf),)),
+        code="remote_unknown", outcome="unknown",
+    ),
+    Scenario(name="Purged", given={}, plan=Way(phases=(("running", math.inf),), purged_after=60.0),
+             code="remote_unknown", outcome="unknown", more={"raw_status": "purged"}),
+    Scenario(name="NoExit", given={}, plan=Way(exit=None), code="remote_unknown", outcome="unknown"),
+    Scenario(name="TimeoutLeaves", given={}, plan=FOREVER, code="timed_out", outcome="timed_out"),
+    Scenario(name="CannotCancel", given={"wait": {**WAIT, "on_timeout": "cancel"}}, plan=FOREVER,
+             code="cancel_unsupported", outcome="timed_out"),
+    *[
+        Scenario(name=f"LostBefore{kind}", given={}, faults=at(CREATE, kind), posts=2)
+        for kind in ("lose_before", "503", "500")
+    ],
+    *[
+        Scenario(name=f"LostAfter{kind}", given={}, faults=at(CREATE, kind), posts=1, more={"correlation": "adopted"})
+        for kind in ("lose_after_commit", "reset_mid_body", "503_after_commit", "garbage_json", "xml")
+    ],
+    Scenario(name="NeverAnswered", given={}, faults=at(CREATE, "lose_before", count=9), code="ambiguous_start",
+             outcome="unknown", starts=0, posts=2),
+    Scenario(name="NoResend", given={"max_resends": 0}, faults=at(CREATE, "lose_before"), code="ambiguous_start",
+             outcome="unknown", starts=0, posts=1),
+    Scenario(name="Busy", given={}, faults=at(CREATE, "429", count=3), posts=4),
+    Scenario(name="TokenOver", given={}, faults=at(CREATE, "401"), posts=2),
+    *[
+        Scenario(name=f"Refused{fault.replace(' ', '')}", given={}, plan=Way(fault=fault), code="remote_refused",
+                 outcome="-", starts=0, posts=1,
+                 more={"error_code": fault.split()[0], "status_code": int(fault.split()[1]),
+                       "fault_arguments": {"jobId": f"Refused{fault.replace(' ', '')}"}})
+        for fault in REFUSALS
+    ],
+    *[
+        Scenario(name=f"Poll{kind}", given={}, faults=at(READ, kind, count=3))
+        for kind in ("lose_before", "503", "garbage_json", "xml", "429", "401")
+    ],
+    Scenario(name="PollFails", given={}, faults=at(READ, "500", count=99), code="poll_failed",
+             outcome="unknown"),
+    Scenario(name="Deleted", given={"delete_record_after": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["v25_6", "v17_2"])
+async def test_each_scenario_ends_as_it_must(tmp_path: Path, version: str) -> None:
+    """Of both versions: never two starts, and one at each success; whichever field says where an execution stands."""
+    fake = FakeSalesforce(version=version)
+    for scenario in SCENARIOS:
+        fake.add(scenario.name, scenario.plan)
+        fake.faults += [Fault(f.kind, f.operation, scenario.name, f.count, f.after) for f in scenario.faults]
+    async with serving(fake, tmp_path) as worker:
+        executions = await worker.run("run", *(given(s.name) | s.given for s in SCENARIOS), given("Nowhere"))
+    problems = [
+        problem
+        for scenario, execution in zip(SCENARIOS, executions[:-1], strict=True)
+        for problem in scenario.problems(
+            execution, fake.jobs[scenario.name].starts, len(fake.of(CREATE, scenario.name))
+        )
+    ]
+    assert problems == []
+    assert [fault for fault in fake.faults if 0 < fault.count < 5] == []
+    assert fake.broken == []
+    assert executions[-1].output["error_code"] == "JobNotFoundException"
+    assert fake.jobs["Deleted"].executions == []
+    assert "s3cret" not in repr([execution.output for execution in executions])
+
+
+async def test_what_runs_already(tmp_path: Path) -> None:
+    """Refused, joined, or waited for, as the input says."""
+    fake = FakeSalesforce()
+    policies = ("fail", "attach", "wait_then_start")
+    for policy in policies:
+        fake.run_of_another(fake.add(policy), Way(phases=(("running", 300.0),)))
+    async with serving(fake, tmp_path) as worker:
+        inputs = (given(p, if_already_running=p, wait={**WAIT, "timeout_s": 9000}) for p in policies)
+        failed, attached, waited = await worker.run("run", *inputs)
+    assert (failed.output["code"], fake.jobs["fail"].starts) == ("already_running", 0)
+    assert attached.output["execution_id"] == fake.jobs["attach"].executions[0].number
+    assert (attached.output["correlation"], fake.jobs["attach"].starts) == ("adopted", 0)
+    assert (waited.status, fake.jobs["wait_then_start"].starts) == ("COMPLETED", 1)
+    assert waited.output["execution_id"] == fake.jobs["wait_then_start"].executions[1].number
+
+
+async def test_parameters_and_system_jobs(tmp_path: Path) -> None:
+    """Parameters as OCAPI writes them, a system job's own document; 17.2 knows neither, and is not asked."""
+    fake, old = FakeSalesforce(), FakeSalesforce(version="v17_2")
+    for one in (fake, old):
+        one.add("Import")
+        one.add("sfcc-site-archive-import")
+    own = {"file_name": "site.zip"}
+    async with serving(fake, tmp_path / "new") as worker:
+        parameters, system, both = await worker.run(
+            "run",
+            given("Import", parameters={"SiteScope": '{"all_storefront_sites":true}'}),
+            given("sfcc-site-archive-import", body=own),
+            given("Import", parameters={"a": "b"}, body=own),
+        )
+    async with serving(old, tmp_path / "old") as worker:
+        (refused,) = await worker.run("run", given("Import", parameters={"a": "b"}))
+    sent = [asked.body for asked in fake.of(CREATE)]
+    assert {"parameters": [{"name": "SiteScope", "value": '{"all_storefront_sites":true}'}]} in sent
+    assert own in sent
+    assert (parameters.status, system.status, both.output["code"]) == ("COMPLETED", "COMPLETED", "invalid_input")
+    assert (refused.output["code"], old.of(CREATE)) == ("invalid_input", [])
+
+
+@pytest.mark.parametrize("version", ["v25_6", "v17_2"])
+async def test_executions_are_listed_read_and_deleted(tmp_path: Path, version: str) -> None:
+    """As the version does it; what still runs is not deleted, and what is out of bounds is not asked."""
+    fake = FakeSalesforce(version=version)
+    job = fake.add("Nightly", Way(phases=(("running", 20.0),)))
+    done = [fake.run_of_another(job) for _ in range(3)]
+    fake.now += 60
+    live = fake.run_of_another(job, FOREVER)
+
+    def about(operation: str, **more: Any) -> dict[str, Any]:
+        return {"operation": operation, "job_id": "Nightly", **more}
+
+    async with serving(fake, tmp_path) as worker:
+        listed, read, running, *bad = await worker.run(
+            "look",
+            about("list", start=1, count=2),
+            about("read", execution_id=done[0].number),
+            about("delete", execution_id=live.number),
+            about("list", start=-1),
+            about("list", count=0),
+            about("list", count=201),
+            about("read"),
+        )
+        fake.faults += at("deleteJobsByIDExecutionsByID", "lose_after_commit")
+        (deleted,) = await worker.run("look", about("delete", execution_id=done[0].number))
+        (gone,) = await worker.run("look", about("read", execution_id=done[0].number))
+    assert (listed.output["total"], len(listed.output["executions"])) == (4, 2)
+    assert read.output["executions"][0]["id"] == done[0].number
+    assert (running.output["error_code"], running.output["status_code"]) == ("JobExecutionNotFinishedException", 403)
+    assert [execution.output["code"] for execution in bad] == ["invalid_input"] * 4
+    assert deleted.output["deleted"] is True
+    assert (gone.output["error_code"], gone.output["status_code"]) == ("JobExecutionNotFoundException", 404)
+    if version == "v17_2":
+        assert fake.of("getJobsByIDExecutions")[0].line == (
+            "GET", "/s/-/dw/data/v17_2/jobs/Nightly/executions", {"start": "1", "count": "2"}, None,
+        )  # fmt: skip
+    else:
+        assert fake.of("postJobExecutionSearch")[0].body == {
+            "query": {"term_query": {"fields": ["job_id"], "operator": "is", "values": ["Nightly"]}},
+            "sorts": [{"field": "start_time", "sort_order": "desc"}],
+            "start": 1,
+            "count": 2,
+        }
+    assert fake.broken == []
+
+
+async def test_many_executions_share_one_login(tmp_path: Path) -> None:
+    """Fifty make one; the token's end in the middle of their waits makes one more; a refused login is told once."""
+    fake = FakeSalesforce()
+    for number in range(50):
+        fake.add(f"J{number}", Way(phases=(("running", math.inf),)))
+    async with serving(fake, tmp_path / "good") as worker:
+        patient = {**WAIT, "timeout_s": 1e9}
+        executions = worker.submit("run", *(given(f"J{number}", wait=patient) for number in range(50)))
+        await until(lambda: all(job.starts == 1 for job in fake.jobs.values()))
+        fake.expire_tokens()
+        await until(lambda: fake.tokens == 2)
+        for job in fake.jobs.values():
+            job.executions[0].way = Way(phases=(("running", 1.0),))
+        await until(lambda: all(execution.status == "COMPLETED" for execution in executions))
+        assert (fake.tokens, len(fake.of("login"))) == (2, 2)
+    async with serving(fake, tmp_path / "bad", client_secret=f"{SECRET}-but-wrong") as worker:
+        refused = await worker.run("run", *(given(f"J{number}") for number in range(5)))
+    assert {execution.output["code"] for execution in refused} == {"login_refused"}
+    assert len(fake.of("login")) == 3
+    assert "s3cret" not in repr([execution.output for execution in refused])
+
+
+async def test_an_answer_that_takes_too_long_is_lost(tmp_path: Path) -> None:
+    """The request may have been done: it is looked for, and was."""
+    fake = FakeSalesforce()
+    job = fake.add("Slow")
+    fake.faults += at(CREATE, "slow", seconds=3.0)
+    async with serving(fake, tmp_path, read_timeout=1.0) as worker:
+        (execution,) = await worker.run("run", given("Slow"))
+        tasks = tuple(worker.daemon.catalogue.tasks.values())
+        (finding,) = await check_connections(tasks)
+    assert (execution.status, execution.output["correlation"], job.starts) == ("COMPLETED", "adopted", 1)
+    assert finding[0] is True

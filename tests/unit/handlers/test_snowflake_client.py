@@ -1,0 +1,352 @@
+"""The client of Snowflake, row by row of its documents, against a fake that holds both to the published description."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from pydantic import ValidationError
+
+from product_live_handlers.remote_http import NoAnswer, Refused
+from product_live_handlers.remote_job import Outcome, WaitPolicy
+from product_live_handlers.snowflake.client import Place, SnowflakeClient
+from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
+from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
+from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput
+from product_live_worker.executors.alone import run_alone
+from support.connectors import leaping
+from support.contracts import contract
+from support.fake_snowflake import PAT, FakeSnowflake, Plan
+from support.job_clock import Leaping
+from support.remotes import ELSEWHERE, Fault, Reply, snake
+
+pytestmark = pytest.mark.anyio
+
+AT = Place("SALES", "PUBLIC")
+PHRASE = "s3cret-phrase"
+BASE = "/api/v2/databases/SALES/schemas/PUBLIC/tasks"
+DEFINITION = {"name": "T", "definition": "select 1", "schedule": {"schedule_type": "MINUTES_TYPE", "minutes": 10}}
+
+
+@asynccontextmanager
+async def opened(fake: FakeSnowflake, **more: Any) -> AsyncIterator[SnowflakeClient]:
+    """Open the client of a fake account."""
+    async with fake.served() as url:
+        given = {"account_url": url, "auth": "pat", "token": PAT, **more}
+        if more.get("auth") == "oauth":
+            given = {k: v for k, v in given.items() if k != "token"} | {"token_url": f"{url}/oauth/token"}
+        async with open_snowflake(SnowflakeConnection(**given)) as client:
+            client.new_clock = Leaping
+            yield client
+
+
+def an_account() -> FakeSnowflake:
+    """Give an account with a few tasks."""
+    fake = FakeSnowflake()
+    fake.run_of_another(fake.add("T"))
+    fake.add("T_CHILD", predecessors=["T"])
+    fake.add("U")
+    return fake
+
+
+Row = tuple[Callable[[SnowflakeClient], Awaitable[Any]], str, str, dict[str, str], Any]
+ROWS: list[Row] = [
+    (lambda c: c.list_tasks(AT), "GET", "", {}, None),
+    (
+        lambda c: c.list_tasks(AT, root_only=True, like="t%", starts_with="T", show_limit=2, from_name="S"),
+        "GET", "", {"rootOnly": "true", "like": "t%", "startsWith": "T", "showLimit": "2", "fromName": "S"}, None,
+    ),
+    *[
+        (lambda c, mode=mode: c.create_task(AT, {**DEFINITION, "name": "NEW"}, create_mode=mode),
+         "POST", "", {"createMode": mode}, {**DEFINITION, "name": "NEW"})
+        for mode in ("errorIfExists", "orReplace", "ifNotExists")
+    ],
+    (lambda c: c.fetch_task(AT, "T"), "GET", "/T", {}, None),
+    (lambda c: c.create_or_alter_task(AT, "T", DEFINITION), "PUT", "/T", {}, DEFINITION),
+    (lambda c: c.delete_task(AT, "U"), "DELETE", "/U", {}, None),
+    (lambda c: c.delete_task(AT, "NONE", if_exists=True), "DELETE", "/NONE", {"ifExists": "true"}, None),
+    (lambda c: c.execute_task(AT, "T"), "POST", "/T:execute", {}, None),
+    (lambda c: c.execute_task(AT, "T", async_exec=True, retry_last=False), "POST", "/T:execute",
+     {"asyncExec": "true", "retryLast": "false"}, None),
+    (lambda c: c.resume_task(AT, "T"), "POST", "/T:resume", {}, None),
+    (lambda c: c.suspend_task(AT, "T"), "POST", "/T:suspend", {}, None),
+    (lambda c: c.fetch_task_dependents(AT, "T"), "GET", "/T/dependents", {}, None),
+    (lambda c: c.fetch_task_dependents(AT, "T", recursive=False), "GET", "/T/dependents", {"recursive": "false"}, None),
+    (lambda c: c.get_current_graphs(AT, "T", result_limit=1), "GET", "/T/current-graphs", {"resultLimit": "1"}, None),
+    (lambda c: c.get_current_graphs(AT, "T", deprecated=True), "GET", "/T/current_graphs", {}, None),
+    (lambda c: c.get_complete_graphs(AT, "T", result_limit=10000, error_only=True), "GET", "/T/complete-graphs",
+     {"resultLimit": "10000", "errorOnly": "true"}, None),
+    (lambda c: c.get_complete_graphs(AT, "T", error_only=False, deprecated=True), "GET", "/T/complete_graphs",
+     {"errorOnly": "false"}, None),
+    (lambda c: c.set_tags(AT, "T", [], if_exists=True), "POST", "/T:set-tags", {"ifExists": "true"}, []),
+    (lambda c: c.unset_tags(AT, "T", []), "POST", "/T:unset-tags", {}, []),
+    (lambda c: c.get_tags(AT, "T", with_lineage=True), "GET", "/T:get-tags", {"withLineage": "true"}, None),
+]  # fmt: skip
+
+
+async def test_each_row_of_the_documents_is_sent_as_it_says() -> None:
+    """Method, path, query and body; and both sides keep to the published description."""
+    for send, method, path, query, body in ROWS:
+        fake = an_account()
+        async with opened(fake) as client:
+            await send(client)
+        assert [asked.line for asked in fake.asked] == [(method, f"{BASE}{path}", query, body)]
+        assert fake.broken == []
+
+
+def test_the_client_has_every_operation_that_is_published() -> None:
+    """Sixteen of tasks, and the one of results; the deprecated spellings are options of the new ones."""
+    published = [name for name in contract("snowflake").operations if not name.endswith("Deprecated")]
+    assert len(contract("snowflake").operations) == 17
+    assert [name for name in published if not hasattr(SnowflakeClient, snake(name))] == []
+
+
+async def test_a_request_that_is_only_accepted_is_followed_to_its_result() -> None:
+    """Of any operation; the error that it becomes there is an error."""
+    fake = an_account()
+    fake.accepts = {"fetchTask": 2, "executeTask": 3, "listTasks": 1}
+    async with opened(fake) as client:
+        assert (await client.fetch_task(AT, "T"))[0].name == "T"
+        await client.execute_task(AT, "T")
+        assert len(await client.list_tasks(AT)) == 3
+        with pytest.raises(Refused, match="does not exist"):
+            await client.fetch_task(AT, "NOWHERE")
+        fake.gone.add("executeTask")
+        assert await client.execute_task(AT, "T") == ({}, f"req-{len(fake.asked) - 1}")
+    assert (fake.tasks["T"].starts, fake.broken) == (2, [])
+
+
+async def test_all_pages_of_a_list_are_read() -> None:
+    """As the Link header leads."""
+    fake = an_account()
+    fake.pages = 1
+    async with opened(fake) as client:
+        assert [task.name for task in await client.list_tasks(AT)] == ["T", "T_CHILD", "U"]
+    assert [asked.query for asked in fake.of("fetchResult")] == [{"page": "1"}, {"page": "2"}]
+
+
+@pytest.mark.parametrize("location", [ELSEWHERE, "//elsewhere.example.com/x", "/\\elsewhere.example.com", "api/v2/x"])
+async def test_a_token_follows_no_address_to_another_host(location: str) -> None:
+    """Neither that of a result nor that of a next page."""
+    fake = an_account()
+    async with opened(fake) as client:
+        fake.answer = lambda _: Reply(202, {"resultHandler": "h"}, {"location": location})  # type: ignore[method-assign]
+        with pytest.raises(NoAnswer, match="own host"):
+            await client.fetch_task(AT, "T")
+        fake.answer = lambda _: Reply(200, [], {"Link": f'<{location}>; rel="next"'})  # type: ignore[method-assign]
+        with pytest.raises(NoAnswer, match="own host"):
+            await client.list_tasks(AT)
+    assert len(fake.asked) == 2
+
+
+async def test_names_are_parts_of_a_path_and_nothing_else() -> None:
+    """Quoted names keep their letters; what is no identifier is refused before anything is sent."""
+    fake = an_account()
+    fake.add('"a/b ?#%"')
+    async with opened(fake) as client:
+        assert (await client.fetch_task(AT, '"a/b ?#%"'))[0].name == '"a/b ?#%"'
+        with pytest.raises(ValueError, match="cannot be a part"):
+            await client.fetch_task(AT, "..")
+    assert fake.asked[0].path == f"{BASE}/%22a%2Fb%20%3F%23%25%22"
+    for bad in ("1abc", "a b", "a/b", "..", 'a"b', "", '"a'):
+        with pytest.raises(ValidationError):
+            SnowflakeTaskInput.model_validate({"database": "D", "schema": "S", "task": bad})
+
+
+async def test_role_and_warehouse_are_headers() -> None:
+    """Of the connection, unless the input names others."""
+    fake = an_account()
+    async with opened(fake, role="R", warehouse="W") as client:
+        await client.fetch_task(AT, "T")
+        await client.fetch_task(AT._replace(role="R2", warehouse="W2"), "T")
+    found = [(a.headers["x-snowflake-role"], a.headers["x-snowflake-warehouse"]) for a in fake.asked]
+    assert found == [("R", "W"), ("R2", "W2")]
+
+
+def a_key(**options: Any) -> tuple[rsa.RSAPrivateKey, str]:
+    """Make a key; gives its PEM too."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    how = options.get("encrypt", serialization.NoEncryption())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+    return key, pem.decode()
+
+
+async def test_a_key_pair_signs_a_token_that_the_public_key_confirms() -> None:
+    """Issuer, subject, fingerprint and lifetime as Snowflake wants them; one token serves until it is nearly over."""
+    key, pem = a_key(encrypt=serialization.BestAvailableEncryption(PHRASE.encode()))
+    connection = SnowflakeConnection(
+        account_url="https://my_org-acc.snowflakecomputing.com",
+        account="xy12345.eu-west-1",
+        user="loader",
+        private_key=pem,  # type: ignore[arg-type]  # pydantic makes a secret of it
+        private_key_passphrase=PHRASE,  # type: ignore[arg-type]  # the same
+    )
+    assert connection.account_url == "https://my-org-acc.snowflakecomputing.com"
+    head, claims, signature = key_pair_token(connection, 1_000.0).split(".")
+    key.public_key().verify(_decoded(signature), f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256())
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = key.public_key().public_bytes(serialization.Encoding.DER, form)
+    print_ = base64.b64encode(hashlib.sha256(public).digest()).decode()
+    assert json.loads(_decoded(head)) == {"alg": "RS256", "typ": "JWT"}
+    assert json.loads(_decoded(claims)) == {
+        "iss": f"XY12345.LOADER.SHA256:{print_}", "sub": "XY12345.LOADER", "iat": 1000, "exp": 1000 + 59 * 60,
+    }  # fmt: skip
+    fake = an_account()
+    fake.accepts_token = lambda kind, token: kind == "KEYPAIR_JWT" and token.count(".") == 2  # type: ignore[method-assign]
+    async with opened(fake, auth="key_pair", user="u", private_key=a_key()[1], token=None) as client:
+        assert await client.check() == [f"Snowflake accepts the login at {client.url}"]
+        await client.fetch_task(AT, "T")
+        assert client.session.logins == 1
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+async def test_oauth_fetches_a_token_and_fetches_another_when_it_is_refused() -> None:
+    """By client credentials."""
+    fake = an_account()
+    async with opened(fake, auth="oauth", client_id="me", client_secret="s3cret", scope="session:role:R") as client:  # noqa: S106 (of the fake)
+        await client.fetch_task(AT, "T")
+        fake.expire_tokens()
+        await client.fetch_task(AT, "T")
+    wanted = {
+        "grant_type": "client_credentials",
+        "client_id": "me",
+        "client_secret": "s3cret",
+        "scope": "session:role:R",
+    }
+    assert [asked.body for asked in fake.of("login")] == [wanted] * 2
+    assert set(fake.kinds) == {"OAUTH"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"auth": "key_pair", "user": "u"}, "needs private_key"),
+        ({"auth": "key_pair", "user": "u", "private_key": "s3cret"}, "no RSA key in PEM"),
+        ({"auth": "pat"}, "needs token"),
+        ({"auth": "oauth"}, "needs token_url, client_id, client_secret"),
+        ({"auth": "pat", "token": "t", "account_url": "http://host.example.com"}, "must be an address"),
+        ({"auth": "pat", "token": "t", "account_url": "https://u:s3cret@host"}, "must hold no user"),
+        ({"auth": "pat", "token": "t", "ca_file": 5}, "ca_file"),
+    ],
+)
+def test_a_connection_that_cannot_work_is_told_in_words(given: dict[str, Any], told: str) -> None:
+    """And shows no secret."""
+    with pytest.raises(ValidationError) as refused:
+        SnowflakeConnection.model_validate({"account_url": "https://a.example.com", **given})
+    assert told in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+MANAGED: list[tuple[dict[str, Any], str, str]] = [
+    ({"operation": "list", "root_only": True, "like": "t%", "show_limit": 10}, "GET", ""),
+    ({"operation": "create", "definition": DEFINITION | {"name": "NEW"}, "create_mode": "ifNotExists"}, "POST", ""),
+    ({"operation": "fetch", "task": "T"}, "GET", "/T"),
+    ({"operation": "create_or_alter", "task": "T", "definition": DEFINITION}, "PUT", "/T"),
+    ({"operation": "delete", "task": "NONE", "if_exists": True}, "DELETE", "/NONE"),
+    ({"operation": "resume", "task": "T"}, "POST", "/T:resume"),
+    ({"operation": "suspend", "task": "T"}, "POST", "/T:suspend"),
+    ({"operation": "dependents", "task": "T", "recursive": False}, "GET", "/T/dependents"),
+    ({"operation": "current_graphs", "task": "T", "result_limit": 5}, "GET", "/T/current-graphs"),
+    ({"operation": "complete_graphs", "task": "T", "error_only": True}, "GET", "/T/complete-graphs"),
+    ({"operation": "current_graphs_deprecated", "task": "T"}, "GET", "/T/current_graphs"),
+    ({"operation": "complete_graphs_deprecated", "task": "T", "result_limit": 1}, "GET", "/T/complete_graphs"),
+]  # fmt: skip
+
+
+async def managed(url: str, **given: Any) -> dict[str, Any]:
+    """Run `snowflake.manage` once; gives its output."""
+    account = {"account_url": url, "auth": "pat", "token": PAT}
+    raw = {"database": "SALES", "schema": "PUBLIC", **given}
+    outcome = await run_alone(leaping(snowflake_manage), raw, {"connection": "lake"}, connections={"lake": account})
+    return outcome.output
+
+
+async def test_the_handler_for_the_rest_does_each_operation() -> None:
+    """Twelve of them."""
+    for given, method, path in MANAGED:
+        fake = an_account()
+        async with fake.served() as url:
+            output = await managed(url, **given)
+        assert ("code" not in output, [asked.line[:2] for asked in fake.asked]) == (True, [(method, f"{BASE}{path}")])
+        assert fake.broken == []
+    assert len({given["operation"] for given, _, _ in MANAGED}) == 12
+
+
+async def test_a_change_whose_answer_is_lost_is_not_an_error_when_it_was_made() -> None:
+    """A repeated create finds what it has made, a repeated delete finds nothing; the first one's errors stay errors."""
+    fake = an_account()
+    fake.faults += [Fault("lose_after_commit", "createTask"), Fault("lose_after_commit", "deleteTask")]
+    async with fake.served() as url:
+        made = await managed(url, operation="create", definition={**DEFINITION, "name": "NEW"})
+        again = await managed(url, operation="create", definition={**DEFINITION, "name": "NEW"})
+        gone = await managed(url, operation="delete", task="NEW")
+        missing = await managed(url, operation="delete", task="NEW")
+        fake.faults.append(Fault("503", "suspendTask", count=9))
+        away = await managed(url, operation="suspend", task="T")
+    assert (made["status"], gone["status"]) == ("is there, as was asked for", "is gone, as was asked for")
+    assert (again["status_code"], missing["status_code"]) == (409, 404)
+    assert away["code"] == "remote_unreachable"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"operation": "create"},
+        {"operation": "fetch"},
+        {"operation": "list", "show_limit": 0},
+        {"operation": "current_graphs", "task": "T", "result_limit": 10001},
+        {"operation": "complete_graphs", "task": "T", "result_limit": 0},
+        {"operation": "fetch", "task": "T", "like": "x"},
+        {"operation": "create_or_alter", "task": "T", "definition": {"name": "T"}},
+        {"operation": "create", "definition": {"name": "T", "definition": "x", "task_auto_retry_attempts": 31}},
+        {"operation": "create", "definition": {"name": "T", "definition": "x", "owner": "me"}},
+    ],
+)
+def test_what_an_operation_does_not_take_is_refused(given: dict[str, Any]) -> None:
+    """Before anything is sent."""
+    with pytest.raises(ValidationError):
+        SnowflakeManageInput.model_validate({"database": "D", "schema": "S", **given})
+
+
+async def test_a_statement_that_takes_long_is_followed() -> None:
+    """By its handle; texts are bound, never written into it."""
+    fake = FakeSnowflake()
+    fake.add("T", Plan())
+    async with opened(fake, warehouse="W") as client:
+        first = [Reply(202, {"statementHandle": "01a"}), Reply(200, {"statementHandle": "01a", "data": [["x"]]})]
+        fake.answer = lambda _: first.pop(0)  # type: ignore[method-assign]
+        assert await client.statement(AT, "SELECT ?", "a'b") == [["x"]]
+    assert fake.asked[0].body == {
+        "statement": "SELECT ?", "timeout": 60, "bindings": {"1": {"type": "TEXT", "value": "a'b"}}, "warehouse": "W",
+    }  # fmt: skip
+    assert fake.asked[1].path == "/api/v2/statements/01a"
+
+
+@pytest.mark.parametrize(("sql", "outcome"), [(False, Outcome.UNKNOWN), (True, Outcome.SUCCEEDED)])
+async def test_what_ended_over_an_hour_ago_is_known_by_sql_alone(sql: bool, outcome: Outcome) -> None:
+    """The lists prove nothing any more: it is unknown, not skipped."""
+    fake = FakeSnowflake()
+    run = fake.run_of_another(fake.add("T", Plan(delay=0, lasts=10)))
+    fake.now += 7200
+    clock = Leaping()
+    input = SnowflakeTaskInput.model_validate({"database": "SALES", "schema": "PUBLIC", "task": "T"})
+    async with opened(fake, sql=sql) as client:
+        job = SnowflakeTask(input, client, clock, WaitPolicy())
+        remote = {"run_id": run.number, "root": "id-T", "retries": 0}
+        assert (await job.status({**remote, "seen_at": clock.now() - 3500})).outcome is outcome
+        if not sql:
+            # Seen a moment ago, it is only not listed yet, or skipped at last.
+            job = SnowflakeTask(input, client, clock, WaitPolicy())
+            assert (await job.status({**remote, "seen_at": clock.now() - 60})).outcome is None
+            await clock.sleep(120)
+            assert (await job.status({**remote, "seen_at": clock.now() - 180})).outcome is Outcome.SKIPPED
