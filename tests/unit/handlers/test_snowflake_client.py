@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
-from product_live_handlers.remote_http import NoAnswer, Refused
+from product_live_handlers.remote_http import NoAnswer, NotSent, Refused
 from product_live_handlers.remote_job import Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
@@ -121,6 +121,33 @@ async def test_a_request_that_is_only_accepted_is_followed_to_its_result() -> No
         fake.gone.add("executeTask")
         assert await client.execute_task(AT, "T") == ({}, f"req-{len(fake.asked) - 1}")
     assert (fake.tasks["T"].starts, fake.broken) == (2, [])
+
+
+@pytest.mark.parametrize("kind", ["429", "401", "redirect", "503"])
+@pytest.mark.parametrize("auth", ["pat", "oauth"])
+async def test_a_start_that_was_accepted_is_never_one_that_was_not_sent(auth: str, kind: str) -> None:
+    """Whatever becomes of the look at its result; only what the result itself says is a refusal."""
+    fake = an_account()
+    fake.accepts = {"executeTask": 3}
+    fake.faults += [Fault(kind, "fetchResult", count=2)]
+    secrets = {"client_id": "me", "client_secret": "s3cret"} if auth == "oauth" else {}
+    async with opened(fake, auth=auth, **secrets) as client:
+        if kind == "401" and auth == "oauth":
+            fake.faults.append(Fault("400", "login", after=1))
+        with pytest.raises(Refused if kind == "redirect" else NoAnswer):
+            await client.execute_task(AT, "T")
+    assert (len(fake.of("executeTask")), fake.tasks["T"].starts) == (1, 1)
+
+
+async def test_a_login_without_an_answer_is_a_request_that_was_not_sent() -> None:
+    """Nothing can have been started by it, so nothing is looked for."""
+    fake = an_account()
+    fake.faults.append(Fault("lose_after_commit", "login"))
+    async with opened(fake, auth="oauth", client_id="me", client_secret="s3cret") as client:  # noqa: S106 (of the fake)
+        with pytest.raises(NotSent, match="gave no answer"):
+            await client.execute_task(AT, "T")
+        await client.execute_task(AT, "T")
+    assert len(fake.of("executeTask")) == 1
 
 
 async def test_all_pages_of_a_list_are_read() -> None:
