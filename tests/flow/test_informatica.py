@@ -141,7 +141,7 @@ async def test_a_task_is_named_in_three_ways(tmp_path: Path, skew: float) -> Non
     fake.skew = skew
     names = {"by_id": {}, "by_name": {}, "by_federated": {"task_federated_id": "fed-by_federated"}}
     for name in names:
-        fake.run_of_another(fake.add(name, Course(lasts=300)))
+        fake.run_of_another(fake.add(name), Course(lasts=300))
         fake.faults += at("start_job", "lose_after_commit", subject=name)
     names["by_id"] = {"task_id": fake.tasks["by_id"].id}
     async with serving(fake, tmp_path) as worker:

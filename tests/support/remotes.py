@@ -146,7 +146,7 @@ class Remote:
     @asynccontextmanager
     async def served(self, port: int = 0) -> AsyncIterator[str]:
         """Listen while the block runs; gives the base URL."""
-        async with listen(self, "127.0.0.1", port) as bound:
+        async with listen(self, "127.0.0.1", port, dated=False) as bound:
             self.url = f"http://127.0.0.1:{bound}"
             yield self.url
 
