@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
 from product_live_handlers.remote_http import NoAnswer, NotSent, Refused
-from product_live_handlers.remote_job import Outcome, WaitPolicy
+from product_live_handlers.remote_job import Look, Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
@@ -25,7 +25,7 @@ from support.connectors import leaping
 from support.contracts import contract
 from support.fake_snowflake import PAT, FakeSnowflake, Plan
 from support.job_clock import Leaping
-from support.remotes import ELSEWHERE, Fault, Reply, snake
+from support.remotes import ELSEWHERE, Asked, Fault, Reply, snake
 
 pytestmark = pytest.mark.anyio
 
@@ -367,6 +367,74 @@ async def test_a_statement_that_takes_long_is_followed() -> None:
         "statement": "SELECT ?", "timeout": 60, "bindings": {"1": {"type": "TEXT", "value": "a'b"}}, "warehouse": "W",
     }  # fmt: skip
     assert fake.asked[1].path == "/api/v2/statements/01a"
+
+
+def a_task(client: SnowflakeClient, clock: Leaping, **more: Any) -> SnowflakeTask:
+    """Give the job that executes the task T."""
+    input = SnowflakeTaskInput.model_validate({"database": "SALES", "schema": "PUBLIC", "task": "T", **more})
+    return SnowflakeTask(input, client, clock, WaitPolicy())
+
+
+@pytest.mark.parametrize("sql", [False, True])
+@pytest.mark.parametrize("lasts", [10, 9000])
+async def test_after_more_than_an_hour_only_sql_says_that_nothing_was_started(sql: bool, lasts: float) -> None:
+    """Without it an empty list proves nothing, and what has begun since then is another's; what still runs is found."""
+    fake, clock = FakeSnowflake(), Leaping()
+    task = fake.add("T", Plan(delay=0, lasts=lasts))
+    async with opened(fake, sql=sql) as client:
+        job = a_task(client, clock)
+        baseline = await job.baseline()
+        asked = clock.now()
+        nothing = await job.look({**baseline, "looked_at": asked})
+        await job.start(baseline)
+        (ours,) = task.runs
+        for seconds in (3000, 4200):
+            fake.now += seconds
+            await clock.sleep(seconds)
+            if lasts == 10:
+                fake.run_of_another(task)
+                fake.now += 60
+                await clock.sleep(60)
+        found = await job.look({**baseline, "looked_at": asked})
+        task.runs.clear()
+        empty = await job.look({**baseline, "looked_at": asked})
+    assert (nothing.remote, nothing.conclusive) == (None, True)
+    assert (found.remote or {}).get("run_id") == (ours.number if sql or lasts == 9000 else None)
+    assert found.conclusive is (sql or lasts == 9000)
+    assert (empty.remote, empty.conclusive) == (None, sql)
+    assert fake.broken == []
+
+
+async def test_a_run_that_only_waits_for_its_turn_is_not_ours_yet() -> None:
+    """Whoever executes the task replaces it: the lease is kept until it runs."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    task = fake.add("T", Plan(delay=60, lasts=100))
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        baseline = await job.baseline()
+        await job.start(baseline)
+        assert (await job.look(baseline)) == Look(pending=True)
+        fake.now += 60
+        assert ((await job.look(baseline)).remote or {})["run_id"] == task.runs[0].number
+
+
+async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> None:
+    """Our clock may be ahead of when the run began there."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    fake.add("T")
+    answer = fake.answer
+
+    def timeless(asked: Asked) -> Reply:
+        reply = answer(asked)
+        reply.headers["date"] = "-"
+        return reply
+
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        assert (await job.look(await job.baseline())).conclusive
+        fake.answer = timeless  # type: ignore[method-assign]
+        baseline = await job.baseline()
+        assert not (await job.look(baseline)).conclusive
 
 
 @pytest.mark.parametrize(("sql", "outcome"), [(False, Outcome.UNKNOWN), (True, Outcome.SUCCEEDED)])
