@@ -443,11 +443,14 @@ class Machine(Generic[Output]):
             )
         until = self._clock.now() + CANCELLING
         while seen.outcome is None:
-            if self._clock.now() >= until or self._context.remaining() < self._margin / 3:
+            if self._is_over(until):
                 text = f"{spent}; it was told to end, and has not said that it did."
                 raise self._failed(Seen(raw=seen.raw, outcome=Outcome.UNKNOWN), text, "cancel_unconfirmed")
             await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
-            seen = await self._patiently(self._status)
+            try:
+                seen = await self._status()
+            except RemoteError as error:
+                self._say("the remote job's end could not be confirmed yet", error=str(error))
         if seen.outcome is Outcome.CANCELLED:
             return await self._end(seen, f"{spent}, and was cancelled.", "timed_out")
         # It was quicker.
@@ -456,11 +459,19 @@ class Machine(Generic[Output]):
     async def _may_cancel(self) -> bool:
         if self._known.get("attached"):
             return False
-        try:
-            return await self._patiently(lambda: self._job.cancel(self._known["remote"]))
-        except TaskFailed as refused:
-            self._context.log.warning("the remote job could not be cancelled", error=refused.message)
-            return False
+        # The time to wait is over: this has some of its own.
+        until = self._clock.now() + CANCELLING
+        while True:
+            try:
+                return await self._job.cancel(self._known["remote"])
+            except RemoteError as error:
+                if isinstance(error, Refused) or self._is_over(until):
+                    self._context.log.warning("the remote job could not be cancelled", error=str(error))
+                    return False
+            await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
+
+    def _is_over(self, until: float) -> bool:
+        return self._clock.now() >= until or self._context.remaining() < self._margin / 3
 
     async def _end(self, seen: Seen, text: str = "", code: str = "") -> Output:
         """Write the end down, and give it, or raise it."""

@@ -22,7 +22,7 @@ from product_live_handlers.remote_job import (
 )
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
-from product_live_handlers.snowflake.models import Identifier, TaskRun, moment
+from product_live_handlers.snowflake.models import Identifier, TaskRun, moment, quoted
 from product_live_worker import Context, TaskFailed, handler, resource
 
 SKEW = 2.0
@@ -107,7 +107,8 @@ class SnowflakeTask:
     def __init__(self, input: SnowflakeTaskInput, client: SnowflakeClient, clock: Clock, wait: WaitPolicy) -> None:
         self.if_already_running: str = input.if_already_running
         self.grace = input.start_grace_s
-        self.lease = f"snowflake {client.url} {input.database}.{input.schema_}.{input.task}"
+        names = (input.database, input.schema_, input.task)
+        self.lease = f"snowflake {client.url} {'.'.join(quoted(name) for name in names)}"
         self._input = input
         self._at = Place(input.database, input.schema_, input.role, input.warehouse)
         self._client = client
@@ -197,6 +198,8 @@ class SnowflakeTask:
             self._failed_at = self._failed_at or now
             if now - self._failed_at < self._wait.poll_max_s:
                 return Seen(raw="FAILED, perhaps to be retried")
+        else:
+            self._failed_at = None
         return self._seen(run)
 
     async def _vanished(self, remote: Json, now: float, gap: float) -> Seen:
@@ -212,8 +215,11 @@ class SnowflakeTask:
         return Seen(raw="vanished", outcome=Outcome.SKIPPED)
 
     async def cancel(self, remote: Json) -> bool:
-        """See Job."""
+        """See Job: Snowflake ends what runs of the task, so it must be ours alone."""
         if not self._client.sql:
+            return False
+        running = {run.run_id for run in await self._live(remote["root"]) if run.state == "EXECUTING"}
+        if running != {remote["run_id"]}:
             return False
         name = f"{self._at.database}.{self._at.schema}.{self._input.task}"
         await self._client.statement(self._at, "SELECT SYSTEM$USER_TASK_CANCEL_ONGOING_EXECUTIONS(?)", name)

@@ -42,6 +42,7 @@ class Pretended:
     """Of each start in turn: None is well, an error is raised, and "lost" does it and loses the answer."""
     baselines: list[Any] = field(default_factory=list)
     cancels: bool = True
+    cancellings: list[Any] = field(default_factory=list)
     visible_after: int = 0
     looks: list[Any] = field(default_factory=list)
     system: str = "Pretended"
@@ -99,6 +100,7 @@ class Pretended:
 
     async def cancel(self, remote: Json) -> bool:
         """See Job."""
+        self._next(self.cancellings)
         self.cancelled.append(remote)
         return self.cancels
 
@@ -395,6 +397,26 @@ async def test_a_deadline_may_cancel_the_job(end: Seen, cancels: bool, code: str
     job.statuses = [*[LIVE] * 8, end]
     failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
     assert (failed.code, job.cancelled) == (code, [{"id": "r1"}])
+
+
+async def test_cancelling_at_the_deadline_has_a_patience_of_its_own() -> None:
+    """One answer that is missing, or one that says to come later, leaves no job running that was to be ended."""
+    away = [NoAnswer("away"), Busy("later", 120.0), NotSent("away")]
+    job = pretended(statuses=[*[LIVE] * 8, *away, Seen(raw="GONE", outcome=Outcome.CANCELLED)], cancellings=[*away])
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, failed.output["outcome"], job.cancelled) == ("timed_out", "cancelled", [{"id": "r1"}])
+
+
+@pytest.mark.parametrize(("error", "most"), [(NoAnswer("away"), 14), (Refused("no", status=403), 1)])
+async def test_cancelling_ends_some_time(error: Exception, most: int) -> None:
+    """What is refused is not asked again, and what never answers not for ever; nor is its end."""
+    job = pretended(statuses=[LIVE], cancellings=[error] * 99)
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, job.cancelled) == ("cancel_unsupported", [])
+    assert 99 - len(job.cancellings) <= most
+    job = pretended(statuses=[*[LIVE] * 8, error])
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, failed.output["outcome"]) == ("cancel_unconfirmed", "unknown")
 
 
 async def test_a_job_that_ends_before_its_cancellation_has_succeeded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -435,6 +436,50 @@ async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> No
         fake.answer = timeless  # type: ignore[method-assign]
         baseline = await job.baseline()
         assert not (await job.look(baseline)).conclusive
+
+
+async def test_only_our_own_run_is_cancelled() -> None:
+    """A cancellation is of what runs of the task: where that is another's, or nothing, it is not asked for."""
+    fake, clock = FakeSnowflake(), Leaping()
+    task = fake.add("T", Plan(delay=0, lasts=1000))
+    theirs = fake.run_of_another(task)
+    async with opened(fake, sql=True) as client:
+        job = a_task(client, clock)
+        await job.start(await job.baseline())
+        ours = {"run_id": task.runs[1].number, "root": "id-T", "retries": 0}
+        assert not await job.cancel(ours)
+        assert (fake.of("SubmitStatement"), theirs.cancelled) == ([], math.inf)
+        fake.now += 1000
+        assert await job.cancel(ours)
+        fake.now += 1000
+        assert not await job.cancel(ours)
+    assert (task.runs[1].cancelled < math.inf, theirs.cancelled, len(fake.of("SubmitStatement"))) == (True, math.inf, 1)
+
+
+async def test_each_retry_by_snowflake_itself_is_waited_for() -> None:
+    """Not only the first: a run that is live again may fail again and be retried again."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    run = fake.run_of_another(fake.add("T", Plan(delay=0, lasts=160, attempts=["FAILED", "FAILED"])))
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        said = []
+        while not said or said[-1].outcome is None:
+            said.append(await job.status({"run_id": run.number, "root": "id-T", "retries": 2}))
+            fake.now += 10
+            await clock.sleep(10)
+    assert (said[-1].outcome, "FAILED, perhaps to be retried" in {one.raw for one in said}) == (Outcome.SUCCEEDED, True)
+
+
+async def test_the_spellings_of_one_task_are_one_lease() -> None:
+    """Names without quotes have no case; those in quotes have, and a point in them parts nothing."""
+    async with opened(FakeSnowflake()) as client:
+
+        def lease(*names: str) -> str:
+            given = dict(zip(("database", "schema", "task"), names, strict=True))
+            return a_task(client, Leaping(), **given).lease
+
+        assert len({lease("d", "S", "t"), lease("D", "s", "T"), lease('"D"', '"S"', '"T"')}) == 1
+        assert len({lease("d", "s", "t"), lease("d", "s", '"t"'), lease("d", '"s.t"', "u"), lease("d", "s", "u")}) == 4
 
 
 @pytest.mark.parametrize(("sql", "outcome"), [(False, Outcome.UNKNOWN), (True, Outcome.SUCCEEDED)])
