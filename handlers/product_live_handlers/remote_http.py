@@ -166,7 +166,9 @@ class Wire:
         client = self.fresh if fresh else self.http
         async with self.turns:
             request = client.build_request(method, url, headers=sent, params=query or None, content=body)
-            status, answered, text = await self._exchange(client, request)
+            # The answer to what must not be lost is worth the wait: without it nobody knows what was started.
+            with anyio.CancelScope(shield=fresh):
+                status, answered, text = await self._exchange(client, request)
         if raw and 200 <= status < 300:
             return Answer(status, text, answered)
         return self._read(status, answered, text)

@@ -187,7 +187,10 @@ class Job(Protocol[Output]):
         """Give what must be known before the start; raises Occupied, TaskFailed, RemoteError."""
 
     async def start(self, baseline: Json) -> Json | None:
-        """Start it, once; None where the system does not say which run that is. Raises Occupied, RemoteError."""
+        """Start it, once; None where the system does not say which run that is. Raises Occupied, RemoteError.
+
+        Cancelled while its request is in the air, it hears the answer first.
+        """
 
     async def look(self, baseline: Json) -> Look:
         """Search for a run that was started since the baseline, last looked for at `looked_at`; raises RemoteError."""
@@ -314,10 +317,7 @@ class Machine(Generic[Output]):
 
     async def _started_once(self) -> Json | None:
         self._known["looked_at"] = self._clock.now()
-        # An answer that is there is worth the wait: without it nobody knows what was started.
-        with anyio.CancelScope(shield=True):
-            remote = await self._job.start(self._known["baseline"])
-        return remote  # noqa: RET504 (a scope may swallow an error, and there is nothing to give then)
+        return await self._job.start(self._known["baseline"])
 
     async def _find(self) -> None:
         """Adopt the run that is ours, or say why a start may be sent again; raises TaskFailed where it may not."""

@@ -14,7 +14,7 @@ import pytest
 from product_live_handlers.informatica.code_task import informatica_code_task, informatica_code_task_status
 from product_live_handlers.informatica.job import informatica_job, informatica_job_stop
 from product_live_worker.executors.connections import check_connections
-from support.connectors import Scenario, leaping
+from support.connectors import Scenario, leaping, timeless
 from support.fake_informatica import LOGINS, PASSWORD, USER, Course, FakeInformatica
 from support.remotes import Fault
 from support.workers import RunningWorker, new_world, running_worker, until
@@ -354,3 +354,18 @@ async def test_a_refused_login_is_told_and_not_repeated(tmp_path: Path) -> None:
     assert {execution.output["code"] for execution in executions} == {"login_refused"}
     assert len(fake.asked) == 1
     assert "s3cret" not in repr([execution.output for execution in executions])
+
+
+async def test_without_the_servers_own_time_no_start_is_sent_again(tmp_path: Path) -> None:
+    """Nothing found since a time by our own clock proves nothing; what is found is ours all the same."""
+    fake = FakeInformatica()
+    timeless(fake)
+    fake.add("Lost")
+    fake.add("Done")
+    fake.faults += at("start_job", "lose_before", subject="Lost") + at("start_job", "lose_after_commit", subject="Done")
+    async with serving(fake, tmp_path) as worker:
+        lost, done = await worker.run(
+            "run", given("Lost", resend_on_ambiguous=True), given("Done", resend_on_ambiguous=True)
+        )
+    assert (lost.output["code"], len(fake.of("start_job", "Lost"))) == ("ambiguous_start", 1)
+    assert (done.status, done.output["correlation"]) == ("COMPLETED", "adopted")

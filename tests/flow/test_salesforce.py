@@ -13,7 +13,7 @@ import pytest
 from product_live_handlers.salesforce.executions import salesforce_executions
 from product_live_handlers.salesforce.job import salesforce_job
 from product_live_worker.executors.connections import check_connections
-from support.connectors import Scenario, leaping
+from support.connectors import Scenario, leaping, timeless
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce, Way
 from support.remotes import Fault
 from support.workers import RunningWorker, new_world, running_worker, until
@@ -255,3 +255,16 @@ async def test_an_answer_that_takes_too_long_is_lost(tmp_path: Path) -> None:
         (finding,) = await check_connections(tasks)
     assert (execution.status, execution.output["correlation"], job.starts) == ("COMPLETED", "adopted", 1)
     assert finding[0] is True
+
+
+async def test_without_the_servers_own_time_no_start_is_sent_again(tmp_path: Path) -> None:
+    """Nothing found since a time by our own clock proves nothing; what is found is ours all the same."""
+    fake = FakeSalesforce()
+    timeless(fake)
+    fake.add("Lost")
+    fake.add("Done")
+    fake.faults += at(CREATE, "lose_before", subject="Lost") + at(CREATE, "lose_after_commit", subject="Done")
+    async with serving(fake, tmp_path) as worker:
+        lost, done = await worker.run("run", given("Lost"), given("Done"))
+    assert (lost.output["code"], len(fake.of(CREATE, "Lost"))) == ("ambiguous_start", 1)
+    assert (done.status, done.output["correlation"]) == ("COMPLETED", "adopted")

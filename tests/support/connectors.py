@@ -11,7 +11,7 @@ from product_live_worker import Handler
 from product_live_worker.model.resource import Resource
 from product_live_worker.sandbox.records import Execution
 from support.job_clock import Leaping
-from support.remotes import Fault
+from support.remotes import Asked, Fault, Remote, Reply
 
 
 def leaping(handler: Handler) -> Handler:
@@ -32,6 +32,18 @@ def leaping(handler: Handler) -> Handler:
 
 
 _FAST: dict[Any, Resource] = {}
+
+
+def timeless(fake: Remote) -> None:
+    """Let a system say no time that can be read."""
+    answer = fake.answer
+
+    def without(asked: Asked) -> Reply:
+        reply = answer(asked)
+        reply.headers["date"] = "-"
+        return reply
+
+    fake.answer = without  # type: ignore[method-assign]  # of this one
 
 
 @dataclass(kw_only=True)

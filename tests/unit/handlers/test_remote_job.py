@@ -39,7 +39,8 @@ class Pretended:
     clock: Clock
     statuses: list[Any] = field(default_factory=lambda: [LIVE, LIVE, DONE])
     starts: list[Any] = field(default_factory=list)
-    """Of each start in turn: None is well, an error is raised, and "lost" does it and loses the answer."""
+    """Of each start in turn: None is well, an error is raised, "lost" does it and loses the answer, and "accepted" does
+    it and has no result."""
     baselines: list[Any] = field(default_factory=list)
     cancels: bool = True
     cancellings: list[Any] = field(default_factory=list)
@@ -67,10 +68,13 @@ class Pretended:
 
     async def start(self, baseline: Json) -> Json | None:
         """See Job."""
-        await anyio.lowlevel.checkpoint()
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
         self.posts += 1
         told = self._next(self.starts)
         self.runs.append(f"r{len(self.runs) + 1}")
+        if told == "accepted":
+            await anyio.sleep_forever()
         if told == "lost":
             raise NoAnswer("Pretended gave no answer: ReadTimeout")
         return {"id": self.runs[-1]} if self.names else None
@@ -454,6 +458,17 @@ async def test_a_start_in_the_air_is_not_torn_off() -> None:
         life.die_at = lambda saved: scope.cancel() if saved["phase"] == "posting" else None  # type: ignore[func-returns-value]
         await life.run(job)
     assert (job.runs, job.cancelled) == (["r1"], [{"id": "r1"}])
+
+
+async def test_what_a_start_waits_for_after_its_request_is_not_waited_for_in_the_end() -> None:
+    """Cancelled meanwhile, the run is looked for, and cancelled."""
+    job, life = pretended(starts=["accepted"]), Life(ended="CANCELED")
+    async with anyio.create_task_group() as group:
+        group.start_soon(life.run, job)
+        while not job.runs:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert job.cancelled == [{"id": "r1"}]
 
 
 async def test_what_runs_already_is_refused_or_adopted_or_waited_for() -> None:

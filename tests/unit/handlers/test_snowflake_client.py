@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -22,7 +24,7 @@ from product_live_handlers.snowflake.connection import SnowflakeConnection, key_
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
 from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput
 from product_live_worker.executors.alone import run_alone
-from support.connectors import leaping
+from support.connectors import leaping, timeless
 from support.contracts import contract
 from support.fake_snowflake import PAT, FakeSnowflake, Plan
 from support.job_clock import Leaping
@@ -148,6 +150,27 @@ async def test_a_start_that_was_accepted_is_never_one_that_was_not_sent(auth: st
         with pytest.raises(Refused if kind == "redirect" else NoAnswer):
             await client.execute_task(AT, "T")
     assert (len(fake.of("executeTask")), fake.tasks["T"].starts) == (1, 1)
+
+
+@pytest.mark.parametrize("looks", [0, 1000])
+async def test_only_the_request_itself_is_kept_from_being_torn_off(looks: int) -> None:
+    """Cancelled while the start is in the air, its answer is heard; the result of a 202 is not waited for then."""
+    fake = an_account()
+    fake.accepts = {"executeTask": looks}
+    told = []
+    async with opened(fake) as client:
+        with anyio.CancelScope() as scope:
+
+            async def cancel(moment: str, asked: Asked) -> None:
+                if moment == "arrived" and asked.operation == "executeTask":
+                    scope.cancel()
+                    for _ in range(10):
+                        await anyio.lowlevel.checkpoint()
+
+            fake.at = cancel
+            told.append(await client.execute_task(AT, "T"))
+    assert (bool(told), scope.cancelled_caught) == (looks == 0, looks > 0)
+    assert (fake.tasks["T"].starts, fake.of("fetchResult")) == (1, [])
 
 
 async def test_a_login_without_an_answer_is_a_request_that_was_not_sent() -> None:
@@ -423,17 +446,10 @@ async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> No
     """Our clock may be ahead of when the run began there."""
     fake, clock = FakeSnowflake(tick=0), Leaping()
     fake.add("T")
-    answer = fake.answer
-
-    def timeless(asked: Asked) -> Reply:
-        reply = answer(asked)
-        reply.headers["date"] = "-"
-        return reply
-
     async with opened(fake) as client:
         job = a_task(client, clock)
         assert (await job.look(await job.baseline())).conclusive
-        fake.answer = timeless  # type: ignore[method-assign]
+        timeless(fake)
         baseline = await job.baseline()
         assert not (await job.look(baseline)).conclusive
 
