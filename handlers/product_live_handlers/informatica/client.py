@@ -168,6 +168,7 @@ class InformaticaClient:
             code, text, details = explain(answer.status, body)
             status = body.get("statusCode") if isinstance(body.get("statusCode"), int) else answer.status
             told = self._wire.clean(f"Informatica answered {code}: {text}")
+            code, details = self._wire.clean(code), self._wire.cleaned(details)
             raise Refused(told, status=int(status or answer.status), code=code, details=details)
         return answer
 

@@ -1,0 +1,103 @@
+"""The clients of Commerce Cloud and Informatica, against fakes that say what no document foresees."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
+from product_live_handlers.remote_http import Refused, RemoteError
+from product_live_handlers.remote_job import refusal
+from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
+from support.fake_informatica import HEADERS, LOGINS, PASSWORD, USER, FakeInformatica
+from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce
+from support.remotes import Asked, Remote, Reply
+
+pytestmark = pytest.mark.anyio
+
+Say = Callable[[Remote, str], Reply]
+"""An answer to each request but the login, made of the token that came with it."""
+
+
+async def given_by(asked: Awaitable[Any]) -> Any:
+    """Give an answer, or the RemoteError in its place."""
+    try:
+        return await asked
+    except RemoteError as error:
+        return error
+
+
+async def salesforce(say: Say, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Ask an instance that answers so, and give what comes of it, or the RemoteError."""
+
+    class Odd(FakeSalesforce):
+        def answer(self, asked: Asked) -> Reply:
+            token = asked.headers["authorization"].removeprefix("Bearer ")
+            return super().answer(asked) if asked.operation == "login" else say(self, token)
+
+    async with Odd().served() as url:
+        connection = SalesforceConnection(
+            url=url, token_url=f"{url}{TOKEN_PATH}", client_id=CLIENT, client_secret=SECRET
+        )
+        async with open_salesforce(connection) as client:
+            return await given_by(ask(client))
+
+
+async def informatica(say: Say, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Ask an organization that answers so, and give what comes of it, or the RemoteError."""
+
+    class Odd(FakeInformatica):
+        def answer(self, asked: Asked) -> Reply:
+            token = next((asked.headers[name] for name in HEADERS.values() if name in asked.headers), "")
+            return super().answer(asked) if asked.operation in LOGINS else say(self, token)
+
+    async with Odd().served() as url:
+        connection = InformaticaConnection(login_url=url, username=USER, password=PASSWORD)
+        async with open_informatica(connection) as client:
+            return await given_by(ask(client))
+
+
+def a_fault(_: Remote, token: str) -> Reply:
+    """Repeat the token in each part of a fault."""
+    nested = {"header": {"value": [{token: f"Bearer {token}"}, 1, None]}}
+    return Reply(400, {"fault": {"type": f"Bad{token}", "message": f"not {token}", "arguments": nested}})
+
+
+def an_error(_: Remote, token: str) -> Reply:
+    """Repeat it in an error of version 3."""
+    return Reply(400, {"error": {"code": f"BAD_{token}", "message": f"not {token}", "requestId": token}})
+
+
+def a_success_that_is_an_error(_: Remote, token: str) -> Reply:
+    """Repeat it in an error of version 3, whose status says success."""
+    return Reply(200, {"error": {"code": f"BAD_{token}", "message": f"not {token}", "requestId": token}})
+
+
+@pytest.mark.parametrize(
+    ("system", "say", "ask"),
+    [
+        (salesforce, a_fault, lambda client: client.read("Job", "1")),
+        (informatica, an_error, lambda client: client.activity_log()),
+        (informatica, a_success_that_is_an_error, lambda client: client.activity_log()),
+    ],
+)
+async def test_an_issued_token_is_in_no_part_of_a_refusal(system: Any, say: Say, ask: Any) -> None:
+    """What a login gave is taken out of message, code and details, as the connection's own secrets are."""
+    refused = await system(say, ask)
+    assert isinstance(refused, Refused)
+    told = repr((str(refused), refused.code, refusal(refused)))
+    assert "s3cret" not in told
+    assert told.count("***") >= 4
+
+
+async def test_details_without_a_bottom_are_cut() -> None:
+    """However deep a fault's arguments go, a refusal is told."""
+
+    def say(_: Remote, __: str) -> Reply:
+        return Reply(400, '{"fault": {"type": "Deep", "arguments": {"a": ' + "[" * 300 + "]" * 300 + "}}}")
+
+    refused = await salesforce(say, lambda client: client.read("Job", "1"))
+    assert (type(refused), refused.code) == (Refused, "Deep")
+    assert len(repr(refused.details)) < 100
