@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -200,10 +201,10 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
     waits = {"completion": "callback", "wait": {**WAIT, "poll_initial_s": 1000, "poll_max_s": 1000, "timeout_s": 3000}}
     async with serving(fake, tmp_path, leaps=False, http=http) as worker, httpx.AsyncClient(trust_env=False) as web:
 
-        async def call(address: str, run: int, status: str = "COMPLETED") -> int:
+        async def call(address: str, run: float, status: str = "COMPLETED") -> int:
             body = {"@type": "callbackUrlResponse", "objectName": "taskName", "runId": run, "status": status}
             url = f"http://127.0.0.1:{worker.daemon.callback_port}{address.removeprefix(HOOKS)}"
-            return (await web.post(url, json=body)).status_code
+            return (await web.post(url, content=json.dumps(body))).status_code
 
         async def before_the_answer(moment: str, asked: Any) -> None:
             if (asked.operation, asked.subject, moment) == ("start_job", "early", "done"):
@@ -219,6 +220,7 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
         assert address.startswith(f"{HOOKS}/callbacks/")
         assert await call(f"{address}x", 1) == 404
         assert await call(address, 99) == 200
+        assert await call(fake.tasks["forged"].runs[0].callback, math.inf) == 200
         assert await call(fake.tasks["forged"].runs[0].callback, 1, "COMPLETED") == 200
         fake.tasks["called"].runs[0].course = Course(lasts=0, listed_after=0)
         assert [await call(address, 1) for _ in range(3)] == [200] * 3

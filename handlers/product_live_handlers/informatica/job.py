@@ -277,7 +277,8 @@ class InformaticaJob:
         try:
             said = json.loads(body)
             run = int(said["runId"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            # Anybody may have sent it: infinite numbers and lists without a bottom as well.
             return True
         return run == self._run
 
