@@ -20,12 +20,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import anyio
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST = 20_000_000
 """Bytes of an answer."""
@@ -37,6 +39,8 @@ SIGNING = frozenset({"authorization", "icsessionid", "infa-session-id", "ids-ses
 """Headers that sign a request: what they hold is as secret as what it was had for."""
 MOST_ISSUED = 50
 """Tokens that are remembered, to be taken out of what another system says."""
+SHORTEST_TOKEN = 8
+"""Characters; what is shorter is no token, and would tear words and codes apart."""
 COOL_DOWN = 30.0
 """Seconds in which a refused login is not tried again: repeated bad passwords lock accounts."""
 STALE = 5.0
@@ -220,7 +224,7 @@ class Wire:
     def _remember(self, headers: Mapping[str, str]) -> None:
         for name, value in headers.items():
             token = value.rpartition(" ")[2]
-            if name.lower() in SIGNING and token not in self.issued:
+            if name.lower() in SIGNING and len(token) >= SHORTEST_TOKEN and token not in self.issued:
                 self.issued.append(token)
 
     def clean(self, text: str) -> str:
@@ -325,6 +329,15 @@ async def signed(
             raise
     session.refused(value)
     return await send(await session.get())
+
+
+def read_as(model: type[Model], said: Any, system: str) -> Model:
+    """Read what a system said; raises NoAnswer for what is not as its documents say."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise NoAnswer(f"{system} answered with a {model.__name__} whose {where} cannot be read") from None
 
 
 def segment(text: str) -> str:

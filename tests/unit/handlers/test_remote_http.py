@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
-from product_live_handlers.remote_http import Refused, RemoteError
+from product_live_handlers.remote_http import NoAnswer, Refused, RemoteError
 from product_live_handlers.remote_job import refusal
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
 from support.fake_informatica import HEADERS, LOGINS, PASSWORD, USER, FakeInformatica
@@ -101,3 +101,34 @@ async def test_details_without_a_bottom_are_cut() -> None:
     refused = await salesforce(say, lambda client: client.read("Job", "1"))
     assert (type(refused), refused.code) == (Refused, "Deep")
     assert len(repr(refused.details)) < 100
+
+
+@pytest.mark.parametrize(
+    ("system", "body", "ask"),
+    [
+        (salesforce, {"id": 1, "duration": "long"}, lambda client: client.read("Job", "1")),
+        (salesforce, {"id": "1", "exit_status": "OK"}, lambda client: client.create("Job")),
+        (salesforce, {"id": ""}, lambda client: client.read("Job", "1")),
+        (salesforce, {"hits": [{"id": "1", "exit_status": "OK"}]}, lambda client: client.search("Job")),
+        (salesforce, {"hits": [{"job_id": "Job"}]}, lambda client: client.search("Job")),
+        (salesforce, {"data": 5}, lambda client: client.list("Job")),
+        (informatica, {"runId": "first"}, lambda client: client.start_job({})),
+        (informatica, [{"runId": "first"}], lambda client: client.activity_monitor()),
+        (informatica, [{"runId": 1, "state": {}}], lambda client: client.activity_log()),
+        (informatica, {"runId": "first"}, lambda client: client.code_task_status("1")),
+    ],
+)
+async def test_what_is_not_as_documented_is_no_answer(system: Any, body: Any, ask: Any) -> None:
+    """It is told in the client's own words: a start may have been done, a look is taken again."""
+    error = await system(lambda *_: Reply(200, body), ask)
+    assert isinstance(error, NoAnswer)
+    assert " answered with " in str(error)
+
+
+async def test_null_is_an_empty_list_and_a_number_is_an_id() -> None:
+    """Commerce Cloud's versions differ in how they write an execution without steps, and its id."""
+    row = {"id": 7, "execution_scopes": None, "step_executions": None}
+    read = await salesforce(lambda *_: Reply(200, row), lambda client: client.read("Job", "7"))
+    found = await salesforce(lambda *_: Reply(200, {"hits": [row]}), lambda client: client.search("Job"))
+    for execution in (read, *found.found):
+        assert (execution.id, execution.execution_scopes, execution.step_executions) == ("7", [], [])
