@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -203,11 +203,12 @@ class OcapiClient:
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a timestamp; None for what is none."""
+    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        read = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
+    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 
 
 def _execution(said: Any) -> JobExecution:

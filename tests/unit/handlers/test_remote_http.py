@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
+from product_live_handlers.informatica.models import moment as informatica_moment
 from product_live_handlers.remote_http import NoAnswer, Refused, RemoteError
 from product_live_handlers.remote_job import refusal
+from product_live_handlers.salesforce.client import moment as salesforce_moment
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
+from product_live_handlers.snowflake.models import moment as snowflake_moment
 from support.fake_informatica import HEADERS, LOGINS, PASSWORD, USER, FakeInformatica
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce
 from support.remotes import Asked, Remote, Reply
@@ -132,3 +136,13 @@ async def test_null_is_an_empty_list_and_a_number_is_an_id() -> None:
     found = await salesforce(lambda *_: Reply(200, {"hits": [row]}), lambda client: client.search("Job"))
     for execution in (read, *found.found):
         assert (execution.id, execution.execution_scopes, execution.step_executions) == ("7", [], [])
+
+
+@pytest.mark.parametrize("moment", [salesforce_moment, informatica_moment, snowflake_moment])
+def test_a_time_without_a_zone_is_utc(moment: Any) -> None:
+    """Whatever the zone of this machine; what names its own keeps it, and what is no time is none."""
+    noon = datetime(2027, 1, 15, 12, tzinfo=UTC)
+    assert [moment(text) for text in ("2027-01-15T12:00:00", "2027-01-15T12:00:00Z", "2027-01-15T13:00:00+01:00")] == [
+        noon
+    ] * 3
+    assert [moment(text) for text in (None, "", "noon")] == [None] * 3
