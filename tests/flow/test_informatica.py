@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,12 +68,40 @@ def at(operation: str, kind: str, **more: Any) -> tuple[Fault, ...]:
     return (Fault(kind, operation, **more),)
 
 
+def an_archive(compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Give a log in an archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("s.log", "a packed log")
+    return file.getvalue()
+
+
+def spoiled(archive: bytes, at: int, *, after: bytes, byte: int) -> bytes:
+    """Change one byte, so far behind the first place of a header."""
+    place = archive.index(after) + at
+    return archive[:place] + bytes([byte]) + archive[place + 1 :]
+
+
+BROKEN_LOGS = {
+    "no_directory": spoiled(an_archive(), 0, after=b"PK\x01\x02", byte=0),
+    "wrong_sum": spoiled(an_archive(zipfile.ZIP_STORED), 0, after=b"packed", byte=0),
+    "no_stream": spoiled(an_archive(), 35, after=b"PK\x03\x04", byte=0xFF),
+    "encrypted": spoiled(an_archive(), 8, after=b"PK\x01\x02", byte=1),
+    "unknown_packing": spoiled(an_archive(), 10, after=b"PK\x01\x02", byte=99),
+}
 JOBS = [
     Scenario(name="success", given={}, posts=1,
              more={"raw_status": "state 1", "success_source_rows": 12, "failed_target_rows": 1, "completed_via": "poll",
                    "error_message": None, "session_log_excerpt": None}),
     Scenario(name="with_log", given={"fetch_session_log": True},
              more={"session_log_excerpt": "session log: all is well"}),
+    Scenario(name="with_archive", given={"fetch_session_log": True}, plan=Course(log=an_archive()),
+             more={"session_log_excerpt": "a packed log"}),
+    *[
+        Scenario(name=f"with_log_{name}", given={"fetch_session_log": True}, plan=Course(log=log),
+                 more={"session_log_excerpt": None})
+        for name, log in BROKEN_LOGS.items()
+    ],
     Scenario(name="warned", given={}, plan=Course(state=2), outcome="succeeded_with_warnings"),
     Scenario(name="strict", given={"warning_is_failure": True}, plan=Course(state=2), code="remote_warning",
              outcome="succeeded_with_warnings"),
