@@ -46,6 +46,13 @@ async def test_a_free_port_is_chosen_and_given() -> None:
         assert (await get(port)).text == "hello"
 
 
+async def test_an_app_that_says_its_own_time_is_not_corrected() -> None:
+    """Each answer has one Date: the listener's, or none of its where the app is left to say it."""
+    async with listen(APP, HOST, 0) as port, listen(APP, HOST, 0, dated=False) as undated:
+        assert len((await get(port)).headers.get_list("date")) == 1
+        assert (await get(undated)).headers.get_list("date") == []
+
+
 async def test_who_learns_the_port_can_connect_at_once() -> None:
     """The socket listens before the server has come up, so no first probe is refused."""
     async with listen(APP, HOST, 0) as port:

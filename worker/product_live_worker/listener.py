@@ -28,13 +28,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listen(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+async def listen(app: ASGIApp, host: str, port: int, *, dated: bool = True) -> AsyncIterator[int]:
     """Serve `app` on `host:port` while the block runs; gives the bound port (`port` 0 asks for a free one).
 
-    Raises ListenerError when the address cannot be taken.
+    `dated`: whether each answer gets a Date; an app that says its own time needs none beside it. Raises ListenerError
+    when the address cannot be taken.
     """
     bound = _bind(host, port)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, date_header=dated
+    )
     server = _Server(config)
     async with anyio.create_task_group() as serving:
         serving.start_soon(_serve, server, bound)

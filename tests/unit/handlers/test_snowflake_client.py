@@ -91,6 +91,16 @@ ROWS: list[Row] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+async def test_the_time_is_the_servers(skew: float) -> None:
+    """What is told as the server's time is what it says itself, however far that is from the true one."""
+    fake = an_account()
+    fake.skew = skew
+    async with opened(fake) as client:
+        _, date = await client.fetch_task(AT, "T")
+    assert date == int(fake.now + skew)
+
+
 async def test_each_row_of_the_documents_is_sent_as_it_says() -> None:
     """Method, path, query and body; and both sides keep to the published description."""
     for send, method, path, query, body in ROWS:
