@@ -295,10 +295,11 @@ class Session:
             try:
                 self._value, lasts = await self.login()
             except RemoteError as error:
-                self._failed = error
+                # What was to be sent after it was not sent, whether the login was heard or not.
+                self._failed = NotSent(str(error)) if isinstance(error, NoAnswer) else error
                 self._not_before = self.now() + (COOL_DOWN if isinstance(error, Refused) else 0.0)
                 self._tried += 1
-                raise
+                raise self._failed from None
             self._failed, self._until = None, self.now() + lasts
             self.logins += 1
             return self._value

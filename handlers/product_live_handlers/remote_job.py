@@ -142,6 +142,8 @@ class Look:
     """It cannot be visible yet: what runs has to end first."""
     several: bool = False
     """More than one could be ours."""
+    conclusive: bool = True
+    """Whether nothing found means that nothing was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +190,7 @@ class Job(Protocol[Output]):
         """Start it, once; None where the system does not say which run that is. Raises Occupied, RemoteError."""
 
     async def look(self, baseline: Json) -> Look:
-        """Search for a run that was started since the baseline; raises RemoteError."""
+        """Search for a run that was started since the baseline, last looked for at `looked_at`; raises RemoteError."""
 
     async def running(self) -> Json | None:
         """Give the run that is in the way; raises RemoteError."""
@@ -289,13 +291,17 @@ class Machine(Generic[Output]):
         """Send the start; what it leaves is `started`, or a phase in which it is to be looked for, or prepared anew."""
         again = self._known.get("sent", 0) > 0
         self._known["sent"] = self._known.get("sent", 0) + 1
-        await self._save(phase="posting")
+        await self._save(phase="posting", looked_at=self._clock.now())
         try:
             remote = await self._patiently(self._started_once)
         except Occupied as occupied:
+            if not again:
+                return await self._make_way(occupied)
             # In our own way, perhaps: what was lost has arrived.
-            found = (await self._search())[0] if again else None
-            await (self._make_way(occupied) if found is None else self._adopt(found, "adopted"))
+            look = await self._search()
+            if look.remote is None:
+                raise self._ambiguous("what runs there may have come of it") from None
+            await self._adopt(look.remote, "adopted")
         except NoAnswer as error:
             self._context.log.warning("the answer to a start was lost", system=self._job.system, error=str(error))
         except TaskFailed as refused:
@@ -304,8 +310,10 @@ class Machine(Generic[Output]):
             raise
         else:
             await (self._save(phase="accepted") if remote is None else self._adopt(remote, "exact"))
+        return None
 
     async def _started_once(self) -> Json | None:
+        self._known["looked_at"] = self._clock.now()
         # An answer that is there is worth the wait: without it nobody knows what was started.
         with anyio.CancelScope(shield=True):
             remote = await self._job.start(self._known["baseline"])
@@ -314,37 +322,45 @@ class Machine(Generic[Output]):
     async def _find(self) -> None:
         """Adopt the run that is ours, or say why a start may be sent again; raises TaskFailed where it may not."""
         accepted = self._known["phase"] == "accepted"
-        remote, several = await self._search()
-        if remote is not None:
-            await self._adopt(remote, "inferred" if accepted else "adopted")
-        elif accepted and not several:
+        look = await self._search()
+        if look.remote is not None:
+            await self._adopt(look.remote, "inferred" if accepted else "adopted")
+        elif accepted and not look.several and not look.conclusive:
+            text = "The start was taken, and no run of it is found; what became of it cannot be known. Look there."
+            raise self._failed(Seen(raw="not found", outcome=Outcome.UNKNOWN), text)
+        elif accepted and not look.several:
             text = "The start was taken, but no run of it has become visible."
             failure = self._failed(Seen(raw="not visible", outcome=Outcome.SKIPPED), text)
             await self._over_with(failure)
             raise failure
-        elif several or self._known["sent"] > self._job.max_resends:
-            raise self._ambiguous("several runs could be it" if several else "whether it was done cannot be known")
+        elif look.several or not look.conclusive or self._known["sent"] > self._job.max_resends:
+            raise self._ambiguous("several runs could be it" if look.several else "whether it was done cannot be known")
         else:
             self._known["phase"] = "resending"
 
-    async def _search(self) -> tuple[Json | None, bool]:
+    async def _search(self) -> Look:
         until: float | None = None
         interval = self._wait.poll_initial_s
         while self._job.grace:
             try:
-                look = await self._patiently(lambda: self._job.look(self._known["baseline"]))
+                look = await self._patiently(self._look)
             except TaskFailed as failed:
                 raise self._ambiguous(f"it cannot be looked for: {failed.message}") from None
             if look.remote is not None:
-                return look.remote, False
+                return look
             now = self._clock.now()
             until = None if look.pending else until or now + self._job.grace
             if until is not None and now >= until:
-                return None, look.several
+                return look
+            if look.conclusive and now - self._known.get("looked_at", 0.0) >= SEEN_EVERY:
+                await self._save(looked_at=now)
             await self._in_time()
             await self._clock.sleep(interval)
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
-        return None, False
+        return Look()
+
+    async def _look(self) -> Look:
+        return await self._job.look({**self._known["baseline"], "looked_at": self._known.get("looked_at")})
 
     def _ambiguous(self, why: str) -> TaskFailed:
         text = f"The answer to the start was lost, and {why}. Look there, and start it again if it does not run."
@@ -372,7 +388,7 @@ class Machine(Generic[Output]):
         return None
 
     async def _adopt(self, remote: Json, correlation: str) -> None:
-        self._known |= {"remote": remote, "correlation": correlation}
+        self._known |= {"remote": remote, "correlation": correlation, "seen_at": self._clock.now()}
         await self._save(phase="started")
         self._context.log.info(
             "remote job started", system=self._job.system, remote=self._job.name(remote), correlation=correlation
@@ -427,11 +443,14 @@ class Machine(Generic[Output]):
             )
         until = self._clock.now() + CANCELLING
         while seen.outcome is None:
-            if self._clock.now() >= until or self._context.remaining() < self._margin / 3:
+            if self._is_over(until):
                 text = f"{spent}; it was told to end, and has not said that it did."
                 raise self._failed(Seen(raw=seen.raw, outcome=Outcome.UNKNOWN), text, "cancel_unconfirmed")
             await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
-            seen = await self._patiently(self._status)
+            try:
+                seen = await self._status()
+            except RemoteError as error:
+                self._say("the remote job's end could not be confirmed yet", error=str(error))
         if seen.outcome is Outcome.CANCELLED:
             return await self._end(seen, f"{spent}, and was cancelled.", "timed_out")
         # It was quicker.
@@ -440,11 +459,19 @@ class Machine(Generic[Output]):
     async def _may_cancel(self) -> bool:
         if self._known.get("attached"):
             return False
-        try:
-            return await self._patiently(lambda: self._job.cancel(self._known["remote"]))
-        except TaskFailed as refused:
-            self._context.log.warning("the remote job could not be cancelled", error=refused.message)
-            return False
+        # The time to wait is over: this has some of its own.
+        until = self._clock.now() + CANCELLING
+        while True:
+            try:
+                return await self._job.cancel(self._known["remote"])
+            except RemoteError as error:
+                if isinstance(error, Refused) or self._is_over(until):
+                    self._context.log.warning("the remote job could not be cancelled", error=str(error))
+                    return False
+            await self._clock.sleep(min(self._wait.poll_initial_s, 5.0))
+
+    def _is_over(self, until: float) -> bool:
+        return self._clock.now() >= until or self._context.remaining() < self._margin / 3
 
     async def _end(self, seen: Seen, text: str = "", code: str = "") -> Output:
         """Write the end down, and give it, or raise it."""
@@ -505,7 +532,7 @@ class Machine(Generic[Output]):
         try:
             remote = self._known.get("remote")
             if remote is None and self._known.get("phase") in ("posting", "accepted") and self._job.grace:
-                remote = (await self._job.look(self._known["baseline"])).remote
+                remote = (await self._look()).remote
             done = remote is not None and await self._job.cancel(remote)
         except (RemoteError, TaskFailed) as error:
             self._context.log.warning("the remote job could not be cancelled", error=str(error))

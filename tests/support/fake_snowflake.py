@@ -311,6 +311,9 @@ class FakeSnowflake(Remote):
             for run in task.runs:
                 if run.state(self.now) == "EXECUTING":
                     run.cancelled = self.now + 10
+        elif "RUN_ID >=" in sql:
+            wanted = [run for run in task.runs if run.number >= int(bound[1]) and bound[2] == f"id-{name}"]
+            rows = [[str(run.number), run.state(self.now)] for run in wanted]
         else:
             run_id = int(bound[1])
             rows = [

@@ -172,7 +172,8 @@ class InformaticaJob:
         this = {"task_id": self._input.task_id, "name": name}
         live, date = await self._client.activity_monitor()
         ended = await self._client.activity_log(self._input.task_id, limit=ROWS)
-        return {**this, "known": sorted(_runs(this, live, ended)), "date": date or self._clock.now()}
+        known = sorted(_runs(this, live, ended))
+        return {**this, "known": known, "date": date or self._clock.now(), "dated": bool(date)}
 
     async def _listen(self) -> None:
         if self._input.completion == "callback" and self._callback is None:
@@ -207,7 +208,8 @@ class InformaticaJob:
         if len(new) > 1:
             return Look(several=True)
         if not new:
-            return Look()
+            # By our own clock alone, what began since then cannot be told for sure.
+            return Look(conclusive=baseline.get("dated", True))
         (run,) = new
         # A run's number is its task's own: others have a run of the same number.
         ids = [one.task_id for one in live if one.run_id == run and _lives(one, baseline)]

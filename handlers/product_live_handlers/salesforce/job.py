@@ -139,7 +139,7 @@ class SalesforceJob:
         """See Job."""
         page = await self._client.executions(self._input.job_id, count=MOST)
         ours = [one.id for one in page.found if one.client_id == self._client.client_id]
-        return {"date": page.date or self._clock.now(), "known": ours}
+        return {"date": page.date or self._clock.now(), "dated": bool(page.date), "known": ours}
 
     async def start(self, baseline: Json) -> Json | None:
         """See Job."""
@@ -168,7 +168,8 @@ class SalesforceJob:
         ]
         if len(ours) > 1:
             return Look(several=True)
-        return Look(remote={"id": ours[0].id} if ours else None)
+        # By our own clock alone, what began since then cannot be told for sure.
+        return Look(remote={"id": ours[0].id} if ours else None, conclusive=baseline.get("dated", True))
 
     async def running(self) -> Json | None:
         """See Job."""

@@ -8,7 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from product_live_handlers.remote_http import (
     Answer,
+    Busy,
+    LoginRefused,
     NoAnswer,
+    NotSent,
     Refused,
     Session,
     Wire,
@@ -119,9 +122,14 @@ class SnowflakeClient:
         request = answer.headers.get(REQUEST_ID, "")
         try:
             answer = await self._completed(answer, at)
+        except (NotSent, Busy, LoginRefused) as error:
+            # It is the look at the result that was not done; the start was taken.
+            raise NoAnswer(f"Snowflake accepted the request, and its result cannot be read: {error}") from None
         except Refused as refused:
+            if refused.status == 401:
+                raise NoAnswer(f"Snowflake accepted the request, and its result cannot be read: {refused}") from None
             # A result that is no longer kept says nothing of the run.
-            if refused.status != 404 or answer.status != 202:
+            if refused.status != 404:
                 raise
             return {}, request
         return _object(answer), request

@@ -21,6 +21,11 @@ def an_identifier(text: str) -> str:
     return text
 
 
+def quoted(name: str) -> str:
+    """Give the one spelling of a name: T, t and "T" are one."""
+    return name if name.startswith('"') else f'"{name.upper()}"'
+
+
 Identifier = Annotated[str, AfterValidator(an_identifier)]
 """A name, or a name in double quotes, whose case counts then."""
 

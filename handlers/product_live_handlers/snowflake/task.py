@@ -22,7 +22,7 @@ from product_live_handlers.remote_job import (
 )
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
-from product_live_handlers.snowflake.models import Identifier, TaskRun, moment
+from product_live_handlers.snowflake.models import Identifier, TaskRun, moment, quoted
 from product_live_worker import Context, TaskFailed, handler, resource
 
 SKEW = 2.0
@@ -31,6 +31,8 @@ GRAPHS = 1000
 """Runs that are listed, the latest first."""
 MEMORY = 55 * 60.0
 """Seconds that may pass between two looks; Snowflake lists ended runs for an hour."""
+HISTORY = "INFORMATION_SCHEMA.TASK_HISTORY(TASK_NAME => ?, RESULT_LIMIT => 10000)"
+"""What Snowflake remembers for seven days."""
 ENDS = {
     "SUCCEEDED": Outcome.SUCCEEDED,
     "FAILED": Outcome.FAILED,
@@ -105,7 +107,8 @@ class SnowflakeTask:
     def __init__(self, input: SnowflakeTaskInput, client: SnowflakeClient, clock: Clock, wait: WaitPolicy) -> None:
         self.if_already_running: str = input.if_already_running
         self.grace = input.start_grace_s
-        self.lease = f"snowflake {client.url} {input.database}.{input.schema_}.{input.task}"
+        names = (input.database, input.schema_, input.task)
+        self.lease = f"snowflake {client.url} {'.'.join(quoted(name) for name in names)}"
         self._input = input
         self._at = Place(input.database, input.schema_, input.role, input.warehouse)
         self._client = client
@@ -131,6 +134,8 @@ class SnowflakeTask:
         baseline = {
             "root": task.id,
             "date": date or self._clock.now(),
+            # By our own clock alone, what began since then cannot be told for sure.
+            "dated": bool(date),
             "at": self._clock.now(),
             "known": known,
             "retries": task.task_auto_retry_attempts or 0,
@@ -151,19 +156,30 @@ class SnowflakeTask:
     async def look(self, baseline: Json) -> Look:
         """See Job."""
         live, ended = await self._live(baseline["root"]), await self._ended(baseline["root"])
+        now, looked_at = self._clock.now(), baseline.get("looked_at") or baseline["at"]
+        # Of a long pause the lists show only what had begun before it, and still ran in their last hour.
+        forgotten = now - looked_at > MEMORY
+        remembered = await self._remembered(baseline) if forgotten else None
+        forgotten = forgotten and remembered is None
         known, first = baseline["known"], (baseline["date"] - SKEW) * 1000
-        runs = {run.run_id: run for run in (*live, *ended)}
+        runs = {run.run_id: run for run in (*(remembered or ()), *live, *ended)}
         new = [run_id for run_id, run in runs.items() if run_id >= first and str(run_id) not in known]
         if self._input.retry_last:
             again = (run for run_id, run in runs.items() if str(run_id) in known)
             changed = [run for run in again if [run.state, run.completed_time] != known[str(run.run_id)]]
             new += [run.run_id for run in changed if ENDS.get(known[str(run.run_id)][0]) in _RETRIED]
         # The schedule's next run is listed up to eight days ahead; ours is scheduled for now.
-        latest = (baseline["date"] + self._clock.now() - baseline["at"] + SKEW) * 1000
-        if new := [run_id for run_id in new if runs[run_id].state != "SCHEDULED" or run_id <= latest]:
+        there = baseline["date"] - baseline["at"]
+        latest, asked = (there + now + SKEW) * 1000, (there + looked_at + self.grace) * 1000
+        new = [run_id for run_id in new if runs[run_id].state != "SCHEDULED" or run_id <= latest]
+        if new := [run_id for run_id in new if not forgotten or run_id <= asked]:
+            if runs[min(new)].state == "SCHEDULED":
+                # Until it runs, whoever executes the task replaces it.
+                return Look(pending=True)
             rest = {name: baseline[name] for name in ("root", "retries")}
             return Look(remote={"run_id": min(new), **rest})
-        return Look(pending=any(run.state == "EXECUTING" and str(run.run_id) in known for run in live))
+        pending = any(run.state == "EXECUTING" and str(run.run_id) in known for run in live)
+        return Look(pending=pending, conclusive=baseline.get("dated", True) and not forgotten)
 
     async def running(self) -> Json | None:
         """See Job."""
@@ -182,6 +198,8 @@ class SnowflakeTask:
             self._failed_at = self._failed_at or now
             if now - self._failed_at < self._wait.poll_max_s:
                 return Seen(raw="FAILED, perhaps to be retried")
+        else:
+            self._failed_at = None
         return self._seen(run)
 
     async def _vanished(self, remote: Json, now: float, gap: float) -> Seen:
@@ -197,8 +215,11 @@ class SnowflakeTask:
         return Seen(raw="vanished", outcome=Outcome.SKIPPED)
 
     async def cancel(self, remote: Json) -> bool:
-        """See Job."""
+        """See Job: Snowflake ends what runs of the task, so it must be ours alone."""
         if not self._client.sql:
+            return False
+        running = {run.run_id for run in await self._live(remote["root"]) if run.state == "EXECUTING"}
+        if running != {remote["run_id"]}:
             return False
         name = f"{self._at.database}.{self._at.schema}.{self._input.task}"
         await self._client.statement(self._at, "SELECT SYSTEM$USER_TASK_CANCEL_ONGOING_EXECUTIONS(?)", name)
@@ -234,12 +255,29 @@ class SnowflakeTask:
     async def _ended(self, root: str | None) -> list[TaskRun]:
         return _of(root, await self._client.get_complete_graphs(self._at, self._input.task, result_limit=GRAPHS))
 
+    async def _remembered(self, baseline: Json) -> list[TaskRun] | None:
+        """Give the runs since the baseline that the history has; None where it cannot be asked."""
+        if not self._client.sql or baseline["root"] is None or self._input.retry_last:
+            return None
+        sql = (
+            f"SELECT DISTINCT RUN_ID, STATE FROM TABLE({self._database()}.{HISTORY}) "  # noqa: S608 (the name is an identifier by its pattern)
+            "WHERE RUN_ID >= TO_NUMBER(?) AND ROOT_TASK_ID = ? ORDER BY RUN_ID LIMIT 1000"
+        )
+        since = str(int((baseline["date"] - SKEW) * 1000))
+        try:
+            rows = await self._client.statement(self._at, sql, self._input.task, since, baseline["root"])
+        except Refused:
+            return None
+        return [TaskRun(run_id=int(run_id), state=str(state)) for run_id, state in rows]
+
+    def _database(self) -> str:
+        return self._at.database if re.fullmatch(r'[\w$"]+', self._at.database) else f'"{self._at.database}"'
+
     async def _history(self, remote: Json) -> TaskRun | None:
-        """Ask what Snowflake remembers for seven days."""
-        database = self._at.database if re.fullmatch(r'[\w$"]+', self._at.database) else f'"{self._at.database}"'
+        """Ask what became of a run that is in no list."""
         sql = (
             "SELECT STATE, ERROR_CODE, ERROR_MESSAGE, NAME, TO_VARCHAR(QUERY_START_TIME), TO_VARCHAR(COMPLETED_TIME) "  # noqa: S608 (the name is an identifier by its pattern)
-            f"FROM TABLE({database}.INFORMATION_SCHEMA.TASK_HISTORY(TASK_NAME => ?, RESULT_LIMIT => 1000)) "
+            f"FROM TABLE({self._database()}.{HISTORY}) "
             "WHERE RUN_ID = TO_NUMBER(?) ORDER BY ATTEMPT_NUMBER DESC LIMIT 1"
         )
         try:

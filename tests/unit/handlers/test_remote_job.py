@@ -42,6 +42,7 @@ class Pretended:
     """Of each start in turn: None is well, an error is raised, and "lost" does it and loses the answer."""
     baselines: list[Any] = field(default_factory=list)
     cancels: bool = True
+    cancellings: list[Any] = field(default_factory=list)
     visible_after: int = 0
     looks: list[Any] = field(default_factory=list)
     system: str = "Pretended"
@@ -56,6 +57,8 @@ class Pretended:
     posts: int = 0
     cancelled: list[Json] = field(default_factory=list)
     asked: int = 0
+    looked_at: list[float] = field(default_factory=list)
+    """When each look was told that the one before it was."""
 
     async def baseline(self) -> Json:
         """See Job."""
@@ -74,6 +77,7 @@ class Pretended:
 
     async def look(self, baseline: Json) -> Look:
         """See Job."""
+        self.looked_at.append(baseline["looked_at"])
         if self.looks:
             return self._next(self.looks)  # type: ignore[no-any-return]  # of Look
         new = self.runs[baseline["known"] :]
@@ -96,6 +100,7 @@ class Pretended:
 
     async def cancel(self, remote: Json) -> bool:
         """See Job."""
+        self._next(self.cancellings)
         self.cancelled.append(remote)
         return self.cancels
 
@@ -201,6 +206,7 @@ async def test_a_start_that_is_conclusively_lost_is_sent_again() -> None:
         {"starts": [NoAnswer("reset")], "max_resends": 0},
         {"starts": [NoAnswer("reset")], "max_resends": 0, "grace": 0},
         {"starts": [NoAnswer("reset")], "looks": [Look(several=True)] * 20},
+        {"starts": [NoAnswer("reset")], "looks": [Look(conclusive=False)] * 20},
         {"starts": [NoAnswer("reset")], "looks": [Refused("Pretended answered 403", status=403)] * 2},
         {"starts": [NoAnswer("reset")], "looks": [NoAnswer("away")] * 20},
     ],
@@ -224,6 +230,39 @@ async def test_a_system_that_names_no_run_is_searched_for_it() -> None:
     failed = await life.failure(hidden)
     assert (failed.code, hidden.posts) == ("remote_skipped", 1)
     assert (await life.failure(hidden)).code == "remote_skipped"
+
+
+async def test_a_start_that_was_taken_and_is_not_found_for_sure_is_unknown() -> None:
+    """Not skipped: it is no end, and a retry by the platform looks again and starts nothing."""
+    job, life = pretended(names=False, looks=[Look(conclusive=False)] * 4), Life()
+    failed = await life.failure(job)
+    assert (failed.code, life.saved[-1]["phase"]) == ("remote_unknown", "accepted")
+    life.id, job.looks = "e2", []
+    assert (await life.run(job)).remote_id == "r1"
+    assert job.posts == 1
+
+
+@pytest.mark.parametrize("names", [True, False])
+async def test_a_look_knows_how_long_nobody_has_looked(names: bool) -> None:
+    """Since the start, of a worker that was down; while it is looked for, since the last look or a little longer."""
+    phase = "posting" if names else "accepted"
+    job, life = pretended(names=names, starts=["lost"] * names), Life(die_at=lambda saved: saved["phase"] == phase)
+    began = job.clock.now()
+    with pytest.raises(KeyboardInterrupt):
+        await life.run(job)
+    await job.clock.sleep(7200)
+    life.die_at, job.looks = lambda _: False, [Look(pending=True)] * 100
+    await life.run(job)
+    assert job.looked_at[0] == began
+    assert began + 7200 + 100 * 60 - 700 < job.looked_at[-1] < job.clock.now()
+
+
+async def test_a_look_that_is_not_conclusive_is_none() -> None:
+    """What was forgotten stays so, however often it is looked for."""
+    job = pretended(names=False, looks=[Look(conclusive=False, pending=True)] * 100)
+    began = job.clock.now()
+    await Life().run(job)
+    assert set(job.looked_at) == {began}
 
 
 @pytest.mark.parametrize("phase", ["posting", "accepted", "started", "ended"])
@@ -360,6 +399,26 @@ async def test_a_deadline_may_cancel_the_job(end: Seen, cancels: bool, code: str
     assert (failed.code, job.cancelled) == (code, [{"id": "r1"}])
 
 
+async def test_cancelling_at_the_deadline_has_a_patience_of_its_own() -> None:
+    """One answer that is missing, or one that says to come later, leaves no job running that was to be ended."""
+    away = [NoAnswer("away"), Busy("later", 120.0), NotSent("away")]
+    job = pretended(statuses=[*[LIVE] * 8, *away, Seen(raw="GONE", outcome=Outcome.CANCELLED)], cancellings=[*away])
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, failed.output["outcome"], job.cancelled) == ("timed_out", "cancelled", [{"id": "r1"}])
+
+
+@pytest.mark.parametrize(("error", "most"), [(NoAnswer("away"), 14), (Refused("no", status=403), 1)])
+async def test_cancelling_ends_some_time(error: Exception, most: int) -> None:
+    """What is refused is not asked again, and what never answers not for ever; nor is its end."""
+    job = pretended(statuses=[LIVE], cancellings=[error] * 99)
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, job.cancelled) == ("cancel_unsupported", [])
+    assert 99 - len(job.cancellings) <= most
+    job = pretended(statuses=[*[LIVE] * 8, error])
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout="cancel")
+    assert (failed.code, failed.output["outcome"]) == ("cancel_unconfirmed", "unknown")
+
+
 async def test_a_job_that_ends_before_its_cancellation_has_succeeded() -> None:
     """The race is normal."""
     job = pretended(statuses=[*[LIVE] * 8, DONE])
@@ -423,6 +482,25 @@ async def test_our_own_lost_start_in_our_way_is_ours() -> None:
     job = pretended(starts=["lost", Occupied("busy")], looks=[Look()] * 4)
     result = await Life().run(job)
     assert (result.remote_id, result.correlation, job.runs) == ("r1", "adopted", ["r1"])
+
+
+@pytest.mark.parametrize("policy", ["fail", "attach", "wait_then_start"])
+@pytest.mark.parametrize("look", [Look(), Look(several=True), Look(conclusive=False)])
+async def test_what_may_be_our_own_lost_start_is_no_strangers_run(look: Look, policy: str) -> None:
+    """Sent again, and in our way is what cannot be told: nothing more is started, and it is not over."""
+    job = pretended(starts=["lost", Occupied("busy")], looks=[*[Look()] * 4, *[look] * 4], if_already_running=policy)
+    life = Life()
+    assert (await life.failure(job)).code == "ambiguous_start"
+    assert (life.saved[-1]["phase"], job.posts) == ("posting", 2)
+
+
+async def test_a_run_is_seen_when_it_is_found() -> None:
+    """So that a worker which is down from then on knows for how long."""
+    life = Life(die_at=lambda saved: saved["phase"] == "started")
+    job = pretended()
+    with pytest.raises(KeyboardInterrupt):
+        await life.run(job)
+    assert life.saved[-1]["seen_at"] == job.clock.now()
 
 
 async def test_many_wait_at_once_and_none_needs_a_thread() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
-from product_live_handlers.remote_http import NoAnswer, Refused
-from product_live_handlers.remote_job import Outcome, WaitPolicy
+from product_live_handlers.remote_http import NoAnswer, NotSent, Refused
+from product_live_handlers.remote_job import Look, Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
@@ -25,7 +26,7 @@ from support.connectors import leaping
 from support.contracts import contract
 from support.fake_snowflake import PAT, FakeSnowflake, Plan
 from support.job_clock import Leaping
-from support.remotes import ELSEWHERE, Fault, Reply, snake
+from support.remotes import ELSEWHERE, Asked, Fault, Reply, snake
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +132,33 @@ async def test_a_request_that_is_only_accepted_is_followed_to_its_result() -> No
         fake.gone.add("executeTask")
         assert await client.execute_task(AT, "T") == ({}, f"req-{len(fake.asked) - 1}")
     assert (fake.tasks["T"].starts, fake.broken) == (2, [])
+
+
+@pytest.mark.parametrize("kind", ["429", "401", "redirect", "503"])
+@pytest.mark.parametrize("auth", ["pat", "oauth"])
+async def test_a_start_that_was_accepted_is_never_one_that_was_not_sent(auth: str, kind: str) -> None:
+    """Whatever becomes of the look at its result; only what the result itself says is a refusal."""
+    fake = an_account()
+    fake.accepts = {"executeTask": 3}
+    fake.faults += [Fault(kind, "fetchResult", count=2)]
+    secrets = {"client_id": "me", "client_secret": "s3cret"} if auth == "oauth" else {}
+    async with opened(fake, auth=auth, **secrets) as client:
+        if kind == "401" and auth == "oauth":
+            fake.faults.append(Fault("400", "login", after=1))
+        with pytest.raises(Refused if kind == "redirect" else NoAnswer):
+            await client.execute_task(AT, "T")
+    assert (len(fake.of("executeTask")), fake.tasks["T"].starts) == (1, 1)
+
+
+async def test_a_login_without_an_answer_is_a_request_that_was_not_sent() -> None:
+    """Nothing can have been started by it, so nothing is looked for."""
+    fake = an_account()
+    fake.faults.append(Fault("lose_after_commit", "login"))
+    async with opened(fake, auth="oauth", client_id="me", client_secret="s3cret") as client:  # noqa: S106 (of the fake)
+        with pytest.raises(NotSent, match="gave no answer"):
+            await client.execute_task(AT, "T")
+        await client.execute_task(AT, "T")
+    assert len(fake.of("executeTask")) == 1
 
 
 async def test_all_pages_of_a_list_are_read() -> None:
@@ -340,6 +368,118 @@ async def test_a_statement_that_takes_long_is_followed() -> None:
         "statement": "SELECT ?", "timeout": 60, "bindings": {"1": {"type": "TEXT", "value": "a'b"}}, "warehouse": "W",
     }  # fmt: skip
     assert fake.asked[1].path == "/api/v2/statements/01a"
+
+
+def a_task(client: SnowflakeClient, clock: Leaping, **more: Any) -> SnowflakeTask:
+    """Give the job that executes the task T."""
+    input = SnowflakeTaskInput.model_validate({"database": "SALES", "schema": "PUBLIC", "task": "T", **more})
+    return SnowflakeTask(input, client, clock, WaitPolicy())
+
+
+@pytest.mark.parametrize("sql", [False, True])
+@pytest.mark.parametrize("lasts", [10, 9000])
+async def test_after_more_than_an_hour_only_sql_says_that_nothing_was_started(sql: bool, lasts: float) -> None:
+    """Without it an empty list proves nothing, and what has begun since then is another's; what still runs is found."""
+    fake, clock = FakeSnowflake(), Leaping()
+    task = fake.add("T", Plan(delay=0, lasts=lasts))
+    async with opened(fake, sql=sql) as client:
+        job = a_task(client, clock)
+        baseline = await job.baseline()
+        asked = clock.now()
+        nothing = await job.look({**baseline, "looked_at": asked})
+        await job.start(baseline)
+        (ours,) = task.runs
+        for seconds in (3000, 4200):
+            fake.now += seconds
+            await clock.sleep(seconds)
+            if lasts == 10:
+                fake.run_of_another(task)
+                fake.now += 60
+                await clock.sleep(60)
+        found = await job.look({**baseline, "looked_at": asked})
+        task.runs.clear()
+        empty = await job.look({**baseline, "looked_at": asked})
+    assert (nothing.remote, nothing.conclusive) == (None, True)
+    assert (found.remote or {}).get("run_id") == (ours.number if sql or lasts == 9000 else None)
+    assert found.conclusive is (sql or lasts == 9000)
+    assert (empty.remote, empty.conclusive) == (None, sql)
+    assert fake.broken == []
+
+
+async def test_a_run_that_only_waits_for_its_turn_is_not_ours_yet() -> None:
+    """Whoever executes the task replaces it: the lease is kept until it runs."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    task = fake.add("T", Plan(delay=60, lasts=100))
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        baseline = await job.baseline()
+        await job.start(baseline)
+        assert (await job.look(baseline)) == Look(pending=True)
+        fake.now += 60
+        assert ((await job.look(baseline)).remote or {})["run_id"] == task.runs[0].number
+
+
+async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> None:
+    """Our clock may be ahead of when the run began there."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    fake.add("T")
+    answer = fake.answer
+
+    def timeless(asked: Asked) -> Reply:
+        reply = answer(asked)
+        reply.headers["date"] = "-"
+        return reply
+
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        assert (await job.look(await job.baseline())).conclusive
+        fake.answer = timeless  # type: ignore[method-assign]
+        baseline = await job.baseline()
+        assert not (await job.look(baseline)).conclusive
+
+
+async def test_only_our_own_run_is_cancelled() -> None:
+    """A cancellation is of what runs of the task: where that is another's, or nothing, it is not asked for."""
+    fake, clock = FakeSnowflake(), Leaping()
+    task = fake.add("T", Plan(delay=0, lasts=1000))
+    theirs = fake.run_of_another(task)
+    async with opened(fake, sql=True) as client:
+        job = a_task(client, clock)
+        await job.start(await job.baseline())
+        ours = {"run_id": task.runs[1].number, "root": "id-T", "retries": 0}
+        assert not await job.cancel(ours)
+        assert (fake.of("SubmitStatement"), theirs.cancelled) == ([], math.inf)
+        fake.now += 1000
+        assert await job.cancel(ours)
+        fake.now += 1000
+        assert not await job.cancel(ours)
+    assert (task.runs[1].cancelled < math.inf, theirs.cancelled, len(fake.of("SubmitStatement"))) == (True, math.inf, 1)
+
+
+async def test_each_retry_by_snowflake_itself_is_waited_for() -> None:
+    """Not only the first: a run that is live again may fail again and be retried again."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    run = fake.run_of_another(fake.add("T", Plan(delay=0, lasts=160, attempts=["FAILED", "FAILED"])))
+    async with opened(fake) as client:
+        job = a_task(client, clock)
+        said = []
+        while not said or said[-1].outcome is None:
+            said.append(await job.status({"run_id": run.number, "root": "id-T", "retries": 2}))
+            fake.now += 10
+            await clock.sleep(10)
+    assert (said[-1].outcome, "FAILED, perhaps to be retried" in {one.raw for one in said}) == (Outcome.SUCCEEDED, True)
+
+
+async def test_the_spellings_of_one_task_are_one_lease() -> None:
+    """Names without quotes have no case; those in quotes have, and a point in them parts nothing."""
+    async with opened(FakeSnowflake()) as client:
+
+        def lease(*names: str) -> str:
+            given = dict(zip(("database", "schema", "task"), names, strict=True))
+            return a_task(client, Leaping(), **given).lease
+
+        assert len({lease("d", "S", "t"), lease("D", "s", "T"), lease('"D"', '"S"', '"T"')}) == 1
+        assert len({lease("d", "s", "t"), lease("d", "s", '"t"'), lease("d", '"s.t"', "u"), lease("d", "s", "u")}) == 4
 
 
 @pytest.mark.parametrize(("sql", "outcome"), [(False, Outcome.UNKNOWN), (True, Outcome.SUCCEEDED)])
