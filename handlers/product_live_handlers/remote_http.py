@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,17 +20,27 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import anyio
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST = 20_000_000
 """Bytes of an answer."""
 LONGEST_TEXT = 500
 """Characters of another system's words that are repeated."""
+DEEPEST = 8
+"""Levels of another system's details that are repeated."""
+SIGNING = frozenset({"authorization", "icsessionid", "infa-session-id", "ids-session-id"})
+"""Headers that sign a request: what they hold is as secret as what it was had for."""
+MOST_ISSUED = 50
+"""Tokens that are remembered, to be taken out of what another system says."""
+SHORTEST_TOKEN = 8
+"""Characters; what is shorter is no token, and would tear words and codes apart."""
 COOL_DOWN = 30.0
 """Seconds in which a refused login is not tried again: repeated bad passwords lock accounts."""
 STALE = 5.0
@@ -138,7 +149,10 @@ class Wire:
     """For what must not be lost on a connection that the other side has closed meanwhile."""
     turns: anyio.CapacityLimiter
     secrets: list[str]
+    """Of the connection."""
     explain: Explain
+    issued: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_ISSUED))
+    """What requests were signed with lately."""
 
     async def send(
         self,
@@ -163,6 +177,7 @@ class Wire:
             sent.setdefault("Content-Type", "application/json")
         if form is not None:
             body, sent["Content-Type"] = urlencode(form).encode(), "application/x-www-form-urlencoded"
+        self._remember(headers)
         client = self.fresh if fresh else self.http
         async with self.turns:
             request = client.build_request(method, url, headers=sent, params=query or None, content=body)
@@ -206,14 +221,31 @@ class Wire:
             raise NoAnswer(told)
         if 300 <= status < 400:
             told = f"{self.system} answered with a redirect ({status}), which is not followed"
-        raise Refused(told, status=status, code=code, details=details)
+        raise Refused(told, status=status, code=self.clean(code), details=self.cleaned(details))
+
+    def _remember(self, headers: Mapping[str, str]) -> None:
+        for name, value in headers.items():
+            token = value.rpartition(" ")[2]
+            if name.lower() in SIGNING and len(token) >= SHORTEST_TOKEN and token not in self.issued:
+                self.issued.append(token)
 
     def clean(self, text: str) -> str:
         """Take secrets out of another system's words, and cut them."""
-        for secret in self.secrets:
+        # The longest first: one may hold another.
+        for secret in sorted({*self.secrets, *self.issued}, key=len, reverse=True):
             if secret:
                 text = text.replace(secret, "***")
         return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+    def cleaned(self, said: Any, levels: int = DEEPEST) -> Any:
+        """Give JSON of another system with all its texts cleaned."""
+        if isinstance(said, str):
+            return self.clean(said)
+        if isinstance(said, dict | list) and not levels:
+            return "…"
+        if isinstance(said, dict):
+            return {self.clean(str(name)): self.cleaned(value, levels - 1) for name, value in said.items()}
+        return [self.cleaned(one, levels - 1) for one in said] if isinstance(said, list) else said
 
 
 @asynccontextmanager
@@ -300,6 +332,15 @@ async def signed(
             raise
     session.refused(value)
     return await send(await session.get())
+
+
+def read_as(model: type[Model], said: Any, system: str) -> Model:
+    """Read what a system said; raises NoAnswer for what is not as its documents say."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise NoAnswer(f"{system} answered with a {model.__name__} whose {where} cannot be read") from None
 
 
 def segment(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,12 +68,40 @@ def at(operation: str, kind: str, **more: Any) -> tuple[Fault, ...]:
     return (Fault(kind, operation, **more),)
 
 
+def an_archive(compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Give a log in an archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("s.log", "a packed log")
+    return file.getvalue()
+
+
+def spoiled(archive: bytes, at: int, *, after: bytes, byte: int) -> bytes:
+    """Change one byte, so far behind the first place of a header."""
+    place = archive.index(after) + at
+    return archive[:place] + bytes([byte]) + archive[place + 1 :]
+
+
+BROKEN_LOGS = {
+    "no_directory": spoiled(an_archive(), 0, after=b"PK\x01\x02", byte=0),
+    "wrong_sum": spoiled(an_archive(zipfile.ZIP_STORED), 0, after=b"packed", byte=0),
+    "no_stream": spoiled(an_archive(), 35, after=b"PK\x03\x04", byte=0xFF),
+    "encrypted": spoiled(an_archive(), 8, after=b"PK\x01\x02", byte=1),
+    "unknown_packing": spoiled(an_archive(), 10, after=b"PK\x01\x02", byte=99),
+}
 JOBS = [
     Scenario(name="success", given={}, posts=1,
              more={"raw_status": "state 1", "success_source_rows": 12, "failed_target_rows": 1, "completed_via": "poll",
                    "error_message": None, "session_log_excerpt": None}),
     Scenario(name="with_log", given={"fetch_session_log": True},
              more={"session_log_excerpt": "session log: all is well"}),
+    Scenario(name="with_archive", given={"fetch_session_log": True}, plan=Course(log=an_archive()),
+             more={"session_log_excerpt": "a packed log"}),
+    *[
+        Scenario(name=f"with_log_{name}", given={"fetch_session_log": True}, plan=Course(log=log),
+                 more={"session_log_excerpt": None})
+        for name, log in BROKEN_LOGS.items()
+    ],
     Scenario(name="warned", given={}, plan=Course(state=2), outcome="succeeded_with_warnings"),
     Scenario(name="strict", given={"warning_is_failure": True}, plan=Course(state=2), code="remote_warning",
              outcome="succeeded_with_warnings"),
@@ -200,10 +231,10 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
     waits = {"completion": "callback", "wait": {**WAIT, "poll_initial_s": 1000, "poll_max_s": 1000, "timeout_s": 3000}}
     async with serving(fake, tmp_path, leaps=False, http=http) as worker, httpx.AsyncClient(trust_env=False) as web:
 
-        async def call(address: str, run: int, status: str = "COMPLETED") -> int:
+        async def call(address: str, run: float, status: str = "COMPLETED") -> int:
             body = {"@type": "callbackUrlResponse", "objectName": "taskName", "runId": run, "status": status}
             url = f"http://127.0.0.1:{worker.daemon.callback_port}{address.removeprefix(HOOKS)}"
-            return (await web.post(url, json=body)).status_code
+            return (await web.post(url, content=json.dumps(body))).status_code
 
         async def before_the_answer(moment: str, asked: Any) -> None:
             if (asked.operation, asked.subject, moment) == ("start_job", "early", "done"):
@@ -219,6 +250,7 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
         assert address.startswith(f"{HOOKS}/callbacks/")
         assert await call(f"{address}x", 1) == 404
         assert await call(address, 99) == 200
+        assert await call(fake.tasks["forged"].runs[0].callback, math.inf) == 200
         assert await call(fake.tasks["forged"].runs[0].callback, 1, "COMPLETED") == 200
         fake.tasks["called"].runs[0].course = Course(lasts=0, listed_after=0)
         assert [await call(address, 1) for _ in range(3)] == [200] * 3

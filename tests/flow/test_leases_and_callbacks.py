@@ -12,6 +12,7 @@ import anyio
 import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
+from sqlalchemy import Engine, event
 
 from product_live_worker import Context, TaskFailed, handler, resource
 from product_live_worker.daemon import task_settings
@@ -170,6 +171,39 @@ async def test_a_forged_callback_is_nobodys(tmp_path: Path) -> None:
         await http.post(address, content=b"right")
         await until(lambda: execution.status == "COMPLETED")
     assert execution.output["got"] == ["right"]
+
+
+async def test_only_what_is_new_wakes_who_waits(tmp_path: Path) -> None:
+    """A forged or repeated body costs no reads of all that wait: they look when something was stored."""
+    looks: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith("SELECT callback_bodies.number"):
+            looks.append(statement)
+
+    async with opened(tmp_path / "worker.db") as journal:
+        tokens = []
+        for id in ("e1", "e2"):
+            await journal.claim(_execution(id, id))
+            tokens.append(await journal.callbacks.token(_execution(id, id)))
+        await journal.callbacks.store(tokens[1], "known")
+        heard: list[Any] = []
+
+        async def wait() -> None:
+            heard.extend(await journal.callbacks.received(tokens[0], after=0, timeout=60))
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(wait)
+                await until(lambda: len(looks) == 1)
+                for token, body in ((f"{tokens[0]}x", "forged"), (tokens[1], "known")) * 5:
+                    await journal.callbacks.store(token, body)
+                await journal.callbacks.store(tokens[0], "done")
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+    assert [one["body"] for one in heard] == ["done"]
+    assert len(looks) == 2
 
 
 async def test_an_address_outlives_a_restart_and_a_retry(tmp_path: Path) -> None:

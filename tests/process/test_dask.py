@@ -49,7 +49,7 @@ async def test_a_worker_that_is_killed_leaves_nothing_running_on_the_cluster(tmp
                 assert await worker.ended() == 0
             assert execution.output["code"] == "worker_restarted"
             checked = await anyio.to_thread.run_sync(lambda: command("check", cwd=tmp_path, **variables))
-            assert f"ok    the Dask scheduler answers: {dask.address}" in checked.stdout
+            assert f"ok    cluster: the Dask scheduler answers: {dask.address}" in checked.stdout
             assert checked.returncode == 0
 
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from product_live_worker.flow.recovery import RESTARTED
-from support.chaos import rows
+from support.chaos import file_in, rows
 from support.noted_handlers import notes
 from support.plugins import install
 from support.processes import Running, running
@@ -58,7 +58,7 @@ class Place:
 
     def states(self) -> set[str]:
         """Give the states of all rows."""
-        return {row["state"] for row in rows(self.directory).values()}
+        return {row["state"] for row in rows(file_in(self.directory)).values()}
 
 
 @asynccontextmanager

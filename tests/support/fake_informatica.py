@@ -32,6 +32,7 @@ class Course:
     monitored: bool = True
     named: bool = True
     """Whether lists give the task's id."""
+    log: str | bytes = "session log: all is well"
 
 
 @dataclass(eq=False)
@@ -245,7 +246,9 @@ class FakeInformatica(Remote):
         }
 
     def _session_log(self, asked: Asked) -> Reply:
-        return Reply(200, "session log: all is well", {"content-type": "text/plain"})
+        entries = {f"{task.id}-{run.number}": run for task in self.tasks.values() for run in task.runs}
+        log = entries[asked.path.split("/")[-2]].course.log
+        return Reply(200, log, {"content-type": "text/plain" if isinstance(log, str) else "application/zip"})
 
     def _lookup(self, asked: Asked) -> Reply:
         name = str(asked.body["objects"][0]["id"]).removeprefix("fed-")

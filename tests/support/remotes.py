@@ -54,7 +54,7 @@ class Asked:
 
 @dataclass
 class Reply:
-    """An answer; a body that is text goes as it is."""
+    """An answer; a body of text or bytes goes as it is."""
 
     status: int = 200
     body: Any = None
@@ -277,6 +277,8 @@ async def _read(scope: Scope, receive: Receive) -> Asked | None:
 def _encoded(body: Any) -> bytes:
     if body is None:
         return b""
+    if isinstance(body, bytes):
+        return body
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from product_live_handlers.informatica.models import CodeTaskStatus, LogEntry, MonitorEntry, StartedJob
-from product_live_handlers.remote_http import Answer, NoAnswer, Refused, Session, Wire, first_text, segment, signed
+from product_live_handlers.remote_http import (
+    Answer,
+    NoAnswer,
+    Refused,
+    Session,
+    Wire,
+    first_text,
+    read_as,
+    segment,
+    signed,
+)
 from product_live_handlers.remote_job import Clock
 
+SYSTEM = "Informatica"
 Api = Literal["v2", "v3", "code"]
 HEADERS: dict[Api, str] = {"v2": "icSessionId", "v3": "INFA-SESSION-ID", "code": "IDS-SESSION-ID"}
 STALE = frozenset({"AUTH_01"})
@@ -82,7 +93,7 @@ class InformaticaClient:
     async def start_job(self, job: Mapping[str, Any]) -> StartedJob:
         """Start a task: POST /api/v2/job."""
         answer = await self._send("POST", "v2", "/api/v2/job", body={"@type": "job", **job}, fresh=True)
-        return StartedJob.model_validate(_object(answer, "runId"))
+        return read_as(StartedJob, _object(answer, "runId"), SYSTEM)
 
     async def stop_job(self, job: Mapping[str, Any], *, clean: bool) -> None:
         """Stop whatever runs of a task: POST /api/v2/job/stop."""
@@ -92,7 +103,7 @@ class InformaticaClient:
     async def activity_monitor(self, *, details: bool = False) -> tuple[list[MonitorEntry], float]:
         """List what runs in the organization, and give the server's time."""
         answer = await self._send("GET", "v2", "/api/v2/activity/activityMonitor", {"details": details})
-        return [MonitorEntry.model_validate(one) for one in _entries(answer)], answer.date
+        return [read_as(MonitorEntry, one, SYSTEM) for one in _entries(answer)], answer.date
 
     async def activity_log(
         self,
@@ -105,7 +116,7 @@ class InformaticaClient:
         """List what has ended; a run is only known within its task."""
         query = {"taskId": task_id, "runId": run_id, "rowLimit": limit, "offset": offset}
         answer = await self._send("GET", "v2", "/api/v2/activity/activityLog", query)
-        return [LogEntry.model_validate(one) for one in _entries(answer)]
+        return [read_as(LogEntry, one, SYSTEM) for one in _entries(answer)]
 
     async def session_log(self, entry: str) -> bytes:
         """Give the log of a run that has ended, as text or as an archive."""
@@ -129,7 +140,7 @@ class InformaticaClient:
     async def code_task_status(self, job_id: str) -> CodeTaskStatus:
         """Ask for a code task's job: GET /disnext/api/v1/CodeTask/JobStatus/{jobId}."""
         answer = await self._send("GET", "code", f"/disnext/api/v1/CodeTask/JobStatus/{segment(job_id)}")
-        return CodeTaskStatus.model_validate(_object(answer))
+        return read_as(CodeTaskStatus, _object(answer), SYSTEM)
 
     async def cancel_code_task(self, job_id: str) -> None:
         """Cancel a code task's job, where the connection says how."""
@@ -168,6 +179,7 @@ class InformaticaClient:
             code, text, details = explain(answer.status, body)
             status = body.get("statusCode") if isinstance(body.get("statusCode"), int) else answer.status
             told = self._wire.clean(f"Informatica answered {code}: {text}")
+            code, details = self._wire.clean(code), self._wire.cleaned(details)
             raise Refused(told, status=int(status or answer.status), code=code, details=details)
         return answer
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
+import zlib
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -13,7 +15,7 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 from product_live_handlers.informatica.client import InformaticaClient
 from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
 from product_live_handlers.informatica.models import LogEntry, MonitorEntry, moment
-from product_live_handlers.remote_http import RemoteError
+from product_live_handlers.remote_http import NoAnswer, RemoteError
 from product_live_handlers.remote_job import (
     Clock,
     Given,
@@ -40,6 +42,8 @@ SAFETY = 300.0
 CONFIRMING = 5.0
 """Seconds between two looks once it has come."""
 ROWS = 200
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+"""What zipfile raises for an archive that is broken, encrypted, or packed in a way that it does not know."""
 NO_ERROR = "No errors encountered."
 ENDS = {1: Outcome.SUCCEEDED, 2: Outcome.WARNING, 3: Outcome.FAILED}
 
@@ -279,7 +283,8 @@ class InformaticaJob:
         try:
             said = json.loads(body)
             run = int(said["runId"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            # Anybody may have sent it: infinite numbers and lists without a bottom as well.
             return True
         return run == self._run
 
@@ -385,9 +390,13 @@ def outcome_of(entry: LogEntry) -> Outcome | None:
 
 
 def _text(log: bytes) -> str:
+    """Give a log, of an archive the first file; raises NoAnswer for an archive that cannot be read."""
     if zipfile.is_zipfile(io.BytesIO(log)):
-        with zipfile.ZipFile(io.BytesIO(log)) as archive:
-            first = next((name for name in archive.namelist() if not name.endswith("/")), None)
-            with archive.open(first) if first else io.BytesIO() as member:
-                log = member.read(1_000_000)
+        try:
+            with zipfile.ZipFile(io.BytesIO(log)) as archive:
+                first = next((name for name in archive.namelist() if not name.endswith("/")), None)
+                with archive.open(first) if first else io.BytesIO() as member:
+                    log = member.read(1_000_000)
+        except UNREADABLE as error:
+            raise NoAnswer(f"Informatica answered with an archive that cannot be read: {error}") from None
     return log.decode("utf-8", "replace")

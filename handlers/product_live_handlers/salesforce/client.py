@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from product_live_handlers.remote_http import Answer, NoAnswer, Refused, Session, Wire, first_text, segment, signed
+from product_live_handlers.remote_http import (
+    Answer,
+    NoAnswer,
+    Refused,
+    Session,
+    Wire,
+    first_text,
+    read_as,
+    segment,
+    signed,
+)
 from product_live_handlers.remote_job import Clock
 
 STALE_TOKEN = "InvalidAccessTokenException"  # noqa: S105 (the name of a fault)
@@ -20,6 +30,10 @@ PARAMETERS_SINCE = (17, 4)
 """The version from which on a start takes a document."""
 MOST = 200
 """Executions in one answer."""
+
+
+SYSTEM = "Commerce Cloud"
+NULL_IS_EMPTY = BeforeValidator(lambda given: [] if given is None else given)
 
 
 class ExitStatus(BaseModel):
@@ -60,10 +74,10 @@ class JobExecution(BaseModel):
     start_time: str | None = None
     end_time: str | None = None
     duration: int | None = None
-    execution_scopes: list[str] = Field(default_factory=list)
+    execution_scopes: Annotated[list[str], NULL_IS_EMPTY] = Field(default_factory=list)
     log_file_name: str | None = None
     log_file_path: str | None = None
-    step_executions: list[StepExecution] = Field(default_factory=list)
+    step_executions: Annotated[list[StepExecution], NULL_IS_EMPTY] = Field(default_factory=list)
 
 
 class Executions(BaseModel):
@@ -156,12 +170,12 @@ class OcapiClient:
     async def create(self, job: str, body: Mapping[str, Any] | None = None) -> JobExecution:
         """Execute a job: POST /jobs/{job_id}/executions."""
         answer = await self._send("POST", f"/jobs/{segment(job)}/executions", body=body, fresh=True)
-        return JobExecution.model_validate(_object(answer))
+        return _execution(answer.body)
 
     async def read(self, job: str, execution: str) -> JobExecution:
         """Read an execution: GET /jobs/{job_id}/executions/{id}."""
         answer = await self._send("GET", f"/jobs/{segment(job)}/executions/{segment(execution)}")
-        return JobExecution.model_validate(_object(answer))
+        return _execution(answer.body)
 
     async def delete(self, job: str, execution: str) -> None:
         """Delete the record of an execution that has ended: DELETE /jobs/{job_id}/executions/{id}."""
@@ -189,22 +203,24 @@ class OcapiClient:
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a timestamp; None for what is none."""
+    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        read = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
+    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    if not isinstance(answer.body, dict) or not isinstance(answer.body.get("id"), str | int):
-        raise NoAnswer("Commerce Cloud answered with what is no execution")
-    return {**answer.body, "id": str(answer.body["id"])}
+def _execution(said: Any) -> JobExecution:
+    if not isinstance(said, dict) or not isinstance(said.get("id"), str | int) or said["id"] == "":
+        raise NoAnswer(f"{SYSTEM} answered with what is no execution")
+    return read_as(JobExecution, {**said, "id": str(said["id"])}, SYSTEM)
 
 
 def _executions(answer: Answer, name: str) -> Executions:
     body = answer.body if isinstance(answer.body, dict) else {}
     found = body.get(name) or []
-    if not isinstance(body.get("total", 0), int) or not all(isinstance(one, dict) and one.get("id") for one in found):
-        raise NoAnswer("Commerce Cloud answered with what is no list of executions")
-    return Executions(total=body.get("total", len(found)), found=found, date=answer.date)
+    if not isinstance(found, list) or not isinstance(body.get("total", 0), int):
+        raise NoAnswer(f"{SYSTEM} answered with what is no list of executions")
+    executions = [_execution(one) for one in found]
+    return Executions(total=body.get("total", len(found)), found=executions, date=answer.date)

@@ -215,7 +215,7 @@ async def test_what_is_run_again_is_first_ended_where_it_still_runs(running: Clu
             os.kill(client_of(running.address), signal.SIGKILL)
             await until(lambda: bool(lost))
         assert lost[0].outcome.code == "handler_crashed"
-        assert it.outage.reasons[:1] == ["the Dask client has ended"]
+        await until(lambda: it.outage.reasons[:1] == ["the Dask client has ended"])
         assert status(first)[0]
         async with anyio.create_task_group() as group:
             group.start_soon(run)

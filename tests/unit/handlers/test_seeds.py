@@ -156,6 +156,18 @@ async def test_the_callback() -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    ['{"runId": Infinity}', '{"runId": NaN}', '{"runId": []}', '{"runId": "x"}', "[1]", "", "[" * 60_000],
+    ids=["infinite", "nan", "list", "word", "no_object", "empty", "no_bottom"],
+)
+def test_a_callback_that_says_nothing_ends_no_wait(body: str) -> None:
+    """Whoever knows the address can send anything: it may be of our run, and a read tells."""
+    job = object.__new__(InformaticaJob)
+    job._run = 5
+    assert job._is_about_us(body)
+
+
+@pytest.mark.parametrize(
     ("fields", "phase", "outcome"),
     [
         ({"execution_status": "finished", "exit_status": {"status": "ok", "code": "MINE"}}, "finished", "succeeded"),

@@ -241,12 +241,13 @@ def test_what_is_done_with_is_passed_over_by_index(postgres_url: str) -> None:
     add_reported(postgres_url, 20_000)
     query(postgres_url, "ANALYZE executions")
     asked = {
-        "executions_open": "state != 'REPORTED' AND holder != 'me'",
-        "executions_reported": "state = 'REPORTED' AND reported_at < 9e8",
+        "state != 'REPORTED' AND holder != 'me'": ("executions_open", "executions_state"),
+        "state = 'REPORTED' AND reported_at < 9e8": ("executions_reported",),
     }
-    for index, rows in asked.items():
+    for rows, indexes in asked.items():
         sql = f"EXPLAIN SELECT number FROM executions WHERE platform = ? AND {rows}"  # noqa: S608 (ours)
-        assert index in str(query(postgres_url, sql, PLATFORM))
+        plan = str(query(postgres_url, sql, PLATFORM))
+        assert any(index in plan for index in indexes), plan
 
 
 def test_a_newer_schema_is_refused_at_the_start(postgres_url: str) -> None:

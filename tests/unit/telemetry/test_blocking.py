@@ -75,6 +75,7 @@ async def test_a_deep_stack_is_cut() -> None:
         else:
             hold(heard)
 
-    with LoopWatch(heard, patience=0.001):
+    # Patience enough to be at the bottom.
+    with LoopWatch(heard, patience=0.1):
         dive(50)
     assert heard.said[0].stack.count(" < ") == DEPTH - 1

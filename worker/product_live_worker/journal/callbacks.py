@@ -53,10 +53,10 @@ class Callbacks:
         here = (callbacks.c.platform == self._platform) & (callbacks.c.number == number)
         mine = callback_bodies.c.callback == number
 
-        def step(connection: Connection) -> bool:
+        def step(connection: Connection) -> tuple[bool, bool]:
             row = connection.execute(select(callbacks).where(here)).one_or_none()
             if not hmac.compare_digest((row.secret if row else "").encode(), secret.encode()) or row is None:
-                return False
+                return False, False
             awaited = select(executions.c.number).where(
                 executions.c.platform == self._platform,
                 executions.c.task == row.task,
@@ -64,13 +64,16 @@ class Callbacks:
                 executions.c.state.in_([state.value for state in IN_HAND]),
             )
             known = connection.execute(select(callback_bodies.c.body).where(mine)).scalars().all()
-            if connection.execute(awaited).first() and body not in known and len(known) < MOST_BODIES:
+            is_new = bool(connection.execute(awaited).first()) and body not in known and len(known) < MOST_BODIES
+            if is_new:
                 connection.execute(insert(callback_bodies).values(callback=number, body=body, received_at=time.time()))
-            return True
+            return True, is_new
 
-        is_ours = await self._writer.do(step, at_once=True)
-        arrived, self._arrived = self._arrived, anyio.Event()
-        arrived.set()
+        is_ours, is_new = await self._writer.do(step, at_once=True)
+        if is_new:
+            # Only then: all who wait read the journal now, and anybody can send nonsense.
+            arrived, self._arrived = self._arrived, anyio.Event()
+            arrived.set()
         return is_ours
 
     async def received(self, token: str, *, after: int, timeout: float) -> list[dict[str, Any]]:
