@@ -16,6 +16,7 @@ from product_live_handlers.remote_http import (
     Session,
     Wire,
     first_text,
+    read_as,
     same_host,
     segment,
     signed,
@@ -91,7 +92,7 @@ class SnowflakeClient:
         """List tasks: listTasks."""
         query = {"rootOnly": root_only, "like": like, "startsWith": starts_with, "showLimit": show_limit}
         found = await self._list(at, self._path(at), {**query, "fromName": from_name})
-        return [Task.model_validate(one) for one in found]
+        return [read_as(Task, one, "Snowflake") for one in found]
 
     async def create_task(
         self, at: Place, task: Mapping[str, Any], *, create_mode: CreateMode | None = None
@@ -102,7 +103,7 @@ class SnowflakeClient:
     async def fetch_task(self, at: Place, name: str) -> tuple[Task, float]:
         """Describe a task: fetchTask; gives the server's time too."""
         answer = await self._done("GET", self._path(at, name), at)
-        return Task.model_validate(_object(answer)), answer.date
+        return read_as(Task, _object(answer), "Snowflake"), answer.date
 
     async def create_or_alter_task(self, at: Place, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
         """Create a task, or make it this: createOrAlterTask."""
@@ -145,14 +146,14 @@ class SnowflakeClient:
     async def fetch_task_dependents(self, at: Place, name: str, *, recursive: bool | None = None) -> list[Task]:
         """List the tasks below it: fetchTaskDependents."""
         found = await self._list(at, self._path(at, name, "/dependents"), {"recursive": recursive})
-        return [Task.model_validate(one) for one in found]
+        return [read_as(Task, one, "Snowflake") for one in found]
 
     async def get_current_graphs(
         self, at: Place, name: str, *, result_limit: int | None = None, deprecated: bool = False
     ) -> list[TaskRun]:
         """List runs that are live or planned: getCurrentGraphs, or getCurrentGraphsDeprecated."""
         path = self._path(at, name, "/current_graphs" if deprecated else "/current-graphs")
-        return [TaskRun.model_validate(one) for one in await self._list(at, path, {"resultLimit": result_limit})]
+        return [read_as(TaskRun, one, "Snowflake") for one in await self._list(at, path, {"resultLimit": result_limit})]
 
     async def get_complete_graphs(
         self,
@@ -166,7 +167,7 @@ class SnowflakeClient:
         """List runs that ended in the last hour: getCompleteGraphs, or getCompleteGraphsDeprecated."""
         path = self._path(at, name, "/complete_graphs" if deprecated else "/complete-graphs")
         query = {"resultLimit": result_limit, "errorOnly": error_only}
-        return [TaskRun.model_validate(one) for one in await self._list(at, path, query)]
+        return [read_as(TaskRun, one, "Snowflake") for one in await self._list(at, path, query)]
 
     async def set_tags(
         self, at: Place, name: str, tags: list[dict[str, Any]], *, if_exists: bool | None = None

@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
-from product_live_handlers.remote_http import NoAnswer, NotSent, Refused
+from product_live_handlers.remote_http import NoAnswer, NotSent, Refused, read_as
 from product_live_handlers.remote_job import Look, Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
+from product_live_handlers.snowflake.models import Task, TaskRun
 from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput
 from product_live_worker.executors.alone import run_alone
 from support.connectors import leaping, timeless
@@ -516,3 +517,10 @@ async def test_what_ended_over_an_hour_ago_is_known_by_sql_alone(sql: bool, outc
             assert (await job.status({**remote, "seen_at": clock.now() - 60})).outcome is None
             await clock.sleep(120)
             assert (await job.status({**remote, "seen_at": clock.now() - 180})).outcome is Outcome.SKIPPED
+
+
+@pytest.mark.parametrize(("model", "said"), [(Task, {"name": ["T"]}), (TaskRun, {"run_id": {}}), (TaskRun, "no run")])
+def test_what_is_not_as_the_documents_say_is_no_answer(model: type[Task | TaskRun], said: object) -> None:
+    """A run that cannot be read is looked for again; it is neither a failure of the job, nor of the handler."""
+    with pytest.raises(NoAnswer, match="Snowflake answered with"):
+        read_as(model, said, "Snowflake")
