@@ -10,9 +10,11 @@ from support.conforming import HANDLERS, WAYS
 from support.workers import new_world, running_worker
 
 pytestmark = pytest.mark.anyio
+HERE = [way for way in WAYS if way != "dask"]
+"""On a cluster: tests/flow/test_dask.py."""
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", HERE)
 async def test_resources_are_open_until_the_drain_is_over(tmp_path: Path, way: str) -> None:
     """Opened at the first execution that needs them, used by the next, closed when the worker has drained."""
     notes = tmp_path / "notes"
@@ -26,7 +28,7 @@ async def test_resources_are_open_until_the_drain_is_over(tmp_path: Path, way: s
     assert notes.read_text().split() == ["opened", "closed"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", HERE)
 async def test_settings_are_read_as_their_model(tmp_path: Path, way: str) -> None:
     """With a secret from a file, in each way to run."""
     (tmp_path / "password").write_text("12345\n")

@@ -72,6 +72,8 @@ async def trouble(workers: Fleet, server: Postgres, chance: Random) -> None:
             if nth % 2:
                 await workers.kill(victim)
                 await workers.start()
+                # One whose database is away at its very start ends, and is for its service manager to start again.
+                await workers.up()
             else:
                 stopped.start_soon(stop_for_longer_than_a_lease, victim)
             if nth in (2, 5):
