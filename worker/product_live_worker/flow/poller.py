@@ -117,8 +117,12 @@ class Poller:
     def overdue(self) -> float:
         """Give the seconds since a poll was due, with capacity and budget, and no poll of its task has succeeded."""
         # What cannot be polled is not late either.
-        can = set() if self.paused() else {task for task in self._due_since if self._can(task)}
-        self._due_since = {task: since for task, since in self._due_since.items() if task in can}
+        paused = self.paused()
+        self._due_since = {
+            task: since
+            for task, since in self._due_since.items()
+            if not paused and task in self._tasks and self._capacity(task) > 0
+        }
         return max([self.stalled(), *(self._now() - since for since in self._due_since.values())])
 
     def stalled(self) -> float:
@@ -146,9 +150,6 @@ class Poller:
     def failing(self) -> list[str]:
         """Name the tasks whose last poll has failed."""
         return [task for task in self._failures if task in self._tasks]
-
-    def _can(self, task: str) -> bool:
-        return task in self._tasks and self._capacity(task) > 0
 
     def _capacity(self, task: str) -> int:
         return 0 if self._journal.board.paused(task) else self._free(task)

@@ -184,7 +184,8 @@ class Schedule:
 
         The polls of other workers are counted in.
         """
-        apart = self._bound() if self._is_beside_work(self._seen[task]) else self._intervals[task]
+        beside_work = self._is_beside_work(self._seen[task], self._streaks())
+        apart = self._bound() if beside_work else self._intervals[task]
         return apart / self._sharers() / 2
 
     def waits(self) -> dict[str, float]:
@@ -192,9 +193,9 @@ class Schedule:
 
         Slots are free, and the polls of other workers counted in.
         """
-        bound, longest = self._bound(), 1 + JITTER / 2
+        bound, longest, streaks = self._bound(), 1 + JITTER / 2, self._streaks()
         return {
-            task: (bound if self._is_beside_work(seen) else min(self._intervals[task] * longest, bound))
+            task: (bound if self._is_beside_work(seen, streaks) else min(self._intervals[task] * longest, bound))
             / self._sharers()
             for task, seen in self._seen.items()
         }
@@ -206,9 +207,9 @@ class Schedule:
     def _streaks(self) -> int:
         return sum(seen.streak > 0 for seen in self._seen.values())
 
-    def _is_beside_work(self, seen: _Seen) -> bool:
-        """Whether another task has work: then only `max_staleness` brings this one a poll."""
-        return bool(self._limit) and self._streaks() > (seen.streak > 0)
+    def _is_beside_work(self, seen: _Seen, streaks: int) -> bool:
+        """Whether another task, of so many that have work, is one: then only `max_staleness` brings this one a poll."""
+        return bool(self._limit) and streaks > (seen.streak > 0)
 
     def _sharers(self) -> int:
         return self._workers if self._limit else 1
