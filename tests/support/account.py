@@ -45,6 +45,8 @@ class Record:
     """Of all requests."""
     pickups: list[Pickup] = field(default_factory=list)
     reported: list[float] = field(default_factory=list)
+    owed: list[float] = field(default_factory=list)
+    """For each report, the seconds from the claim until it arrived."""
     polls: Counter[str] = field(default_factory=Counter)
     told: dict[str, float] = field(default_factory=dict)
     """The longest pickup delay that was told while it lasted, by task."""
@@ -194,12 +196,14 @@ class Account:
                 life.start_soon(self._work, self.journal.claims.pop(0))
 
     async def _work(self, execution: Execution) -> None:
+        claimed = anyio.current_time()
         await anyio.sleep(0.01)
         self.journal.in_hand[execution.task] -= 1
         self.journal.waiting += 1
         self._changed()
         with await self.budget.slot(Purpose.REPORT, resource="task_executions") as slot:
             self.record.reported.append(await self._exchange(slot))
+        self.record.owed.append(self.record.reported[-1] - claimed)
         self.journal.waiting -= 1
         self._changed()
 

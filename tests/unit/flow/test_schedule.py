@@ -1,10 +1,9 @@
-"""Which task to poll next, and when: the laws of the plan, and what they give in simulated hours."""
+"""Which task to poll next, and when: the laws of the plan. What they give in hours: test_speed.py."""
 
 from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -13,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from product_live_worker.flow.schedule import JITTER, UNLIMITED_INTERVAL, Plan, Schedule, share_out
-from product_live_worker.product_live.budget import REPORT_WITHIN
-from support.simulation import Record, RoundRobin, Simulation, at_random, percentile, schedule
 
 HOUR = 3600.0
 RARE = [f"rare {number}" for number in range(7)]
@@ -345,85 +342,3 @@ def test_tasks_come_and_go() -> None:
     assert set(idle(made, 300)) == {"b", "c"}
     made.serve([])
     assert made.next(400.0, plenty) is None
-
-
-# ── Simulated hours, with the real schedule, reserve and window. ──
-
-
-def saturated(seed: int, staleness: float) -> Record:
-    """Simulate an hour of one task with work at every poll beside seven that have a little."""
-    arrivals = {task: at_random(100 * seed + number, 900, HOUR - 300) for number, task in enumerate(RARE)}
-    made = schedule(seed, max_staleness=staleness)
-    return Simulation(made, {"hot": [0.0] * 2000, **arrivals}).run(HOUR)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_random_arrivals_are_picked_up_within_the_goal(seed: int) -> None:
-    """An arrival every 20 s: mean pickup at most 1.5 s, p95 at most 2.6 s, and at most 26 empty polls a minute."""
-    record = Simulation(schedule(seed), {"power": at_random(seed, 20, 2 * HOUR)}).run(2 * HOUR)
-    pickups = record.pickups()
-    assert len(pickups) > 300
-    assert statistics.mean(pickups) <= 1.5
-    assert percentile(pickups, 0.95) <= 2.6
-    assert record.empty_polls(0, 2 * HOUR) / 120 <= 26
-    assert record.fullest_window() <= 50
-
-
-@pytest.mark.parametrize(("round_trip", "goal"), [(0.02, 1.0), (0.15, 0.95)])
-def test_a_burst_of_ten_is_reported_within_three_seconds(round_trip: float, goal: float) -> None:
-    """The half of the window that idle polls leave free pays for ten polls and ten reports at once."""
-    # Not in step with the idle polls.
-    starts = [120.0 * number + 0.77 * number for number in range(1, 41)]
-    arrivals = [start for start in starts for _ in range(10)]
-    record = Simulation(schedule(3), {"power": arrivals}, round_trip=round_trip).run(starts[-1] + 60)
-    bursts = [record.claimed[first : first + 10] for first in range(0, len(arrivals), 10)]
-    spans = [max(one.reported or math.inf for one in burst) - burst[0].arrived for burst in bursts]
-    assert max(spans) <= 3.3
-    assert sum(span <= 3 for span in spans) >= goal * len(bursts)
-    assert record.fullest_window() <= 50
-
-
-def test_a_saturated_task_gets_all_that_the_budget_allows() -> None:
-    """One task with work at every poll completes at least 24.7 executions a minute; 25 is the limit."""
-    record = Simulation(schedule(1), {"power": [0.0] * 2000}).run(HOUR)
-    assert record.completions(600, HOUR) / 50 >= 24.7
-    assert record.fullest_window() == 50
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize(("staleness", "polls"), [(60.0, 7), (30.0, 14)])
-def test_a_saturated_task_leaves_its_neighbours_their_polls(staleness: float, polls: int, seed: int) -> None:
-    """No rare execution waits longer than the staleness and a second, and the saturated task loses 2 % at most."""
-    record = saturated(seed, staleness)
-    assert record.pickups(*RARE)[-1] <= staleness + 1
-    # 50 = 2 * completions + idle polls; the first windows are those in which the slots are spread.
-    assert record.completions(600, HOUR) / 50 >= 0.98 * (50 - polls) / 2
-    assert record.fullest_window() <= 50
-
-
-def test_what_is_claimed_can_be_reported() -> None:
-    """Also when a backlog makes polls overlap, a claim's report has its slot within a twentieth of the window."""
-    waits = [one.reported - one.claimed for one in saturated(2, 60.0).claimed if one.reported is not None]
-    assert len(waits) > 1000
-    assert max(waits) <= 60.0 * REPORT_WITHIN + 0.2
-
-
-@pytest.mark.parametrize(("staleness", "polls"), [(60.0, 7), (30.0, 14)])
-def test_a_saturated_task_gets_what_the_arithmetic_allows(staleness: float, polls: int) -> None:
-    """Beside seven idle tasks, one saturated task reaches 98 % of what their polls leave, an odd slot included."""
-    made = schedule(1, max_staleness=staleness)
-    record = Simulation(made, {"hot": [0.0] * 2000, **{task: [] for task in RARE}}).run(HOUR)
-    assert record.completions(600, HOUR) / 50 >= 0.98 * (50 - polls) / 2
-    assert record.fullest_window() <= 50
-
-
-def test_skewed_arrivals_are_picked_up_sooner_than_by_turns() -> None:
-    """One busy task and seven rare ones: mean pickup at most 0.7 of round robin's at equal spending."""
-    span = 6 * HOUR
-    arrivals = {task: at_random(number, 1200, span) for number, task in enumerate(RARE)}
-    arrivals["busy"] = at_random(77, 20, span)
-    ours = Simulation(schedule(1), arrivals).run(span)
-    spacing = span / (len(ours.polls) - len(ours.claimed))
-    by_turns = Simulation(RoundRobin(spacing), arrivals).run(span)
-    assert math.isclose(len(ours.polls), len(by_turns.polls), rel_tol=0.02)
-    assert statistics.mean(ours.pickups()) <= 0.7 * statistics.mean(by_turns.pickups())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from functools import partial
 
 import pytest
 
-from product_live_worker.product_live.budget import PATIENCE, Purpose
+from product_live_worker.product_live.budget import PATIENCE, REPORT_WITHIN, Purpose
 from support.account import WINDOW, Account, Record, asking
-from support.simulation import at_random, percentile
+from support.simulation import RoundRobin, Simulation, at_random, percentile
 
 HOUR = 3600.0
 RARE = [f"rare {number}" for number in range(7)]
@@ -38,22 +39,48 @@ def test_random_arrivals_are_picked_up_within_the_goal(seed: int) -> None:
     assert (record.polls["power"] - len(waits)) / 60 <= 26
 
 
-def test_a_burst_of_ten_is_reported_within_three_seconds() -> None:
-    """At least nineteen in twenty of them."""
+@pytest.mark.parametrize(("round_trip", "goal"), [(0.02, 20), (0.05, 19), (0.15, 19)])
+def test_a_burst_of_ten_is_reported_within_three_seconds(round_trip: float, goal: int) -> None:
+    """At least nineteen in twenty of them: the half of a window that idle polls leave free pays for it."""
+    # Not in step with the idle polls.
     starts = [120.0 * number + 0.77 * number for number in range(1, 21)]
-    record = Account({"power": [start for start in starts for _ in range(10)]}, round_trip=0.05).run(starts[-1] + 60)
+    arrivals = [start for start in starts for _ in range(10)]
+    record = Account({"power": arrivals}, round_trip=round_trip).run(starts[-1] + 60)
     last = [max(record.reported[10 * n : 10 * n + 10]) - start for n, start in enumerate(starts)]
-    assert sum(seconds <= 3.0 for seconds in last) >= 19
+    assert sum(seconds <= 3.0 for seconds in last) >= goal
+    assert record.fullest_window() <= 50
 
 
+@pytest.mark.parametrize("every", [900.0, 1e9], ids=["rare work", "no work"])
 @pytest.mark.parametrize(("staleness", "polls"), [(60.0, 7), (30.0, 14)])
-def test_one_saturated_task_and_seven_rare_ones_share(staleness: float, polls: int) -> None:
+def test_one_saturated_task_and_seven_others_share(staleness: float, polls: int, every: float) -> None:
     """98 % of what the arithmetic allows (50 = 2 completions + idle polls); nobody waits longer than staleness + 1."""
-    arrivals = {task: at_random(100 + number, 900, HOUR - 300) for number, task in enumerate(RARE)}
+    arrivals = {task: at_random(100 + number, every, HOUR - 300) for number, task in enumerate(RARE)}
     record = Account({"hot": hot(), **arrivals}, max_staleness=staleness).run(HOUR)
-    assert max(wait for task in RARE for wait in record.waits(task)) <= staleness + 1
+    assert max((wait for task in RARE for wait in record.waits(task)), default=0) <= staleness + 1
     assert record.completions_a_minute(600) >= 0.98 * (50 - polls) / 2
     assert record.fullest_window() <= 50
+
+
+def test_what_is_claimed_can_be_reported() -> None:
+    """Also when a backlog makes polls overlap, a claim's report has its slot within a twentieth of the window."""
+    arrivals = {task: at_random(200 + number, 900, HOUR - 300) for number, task in enumerate(RARE)}
+    record = Account({"hot": hot(), **arrivals}).run(HOUR)
+    assert len(record.owed) > 1000
+    assert max(record.owed) <= WINDOW * REPORT_WITHIN + 0.2
+
+
+def test_skewed_arrivals_are_picked_up_sooner_than_by_turns() -> None:
+    """One busy task and seven rare ones: mean pickup at most 0.7 of round robin's at equal spending."""
+    span = 6 * HOUR
+    arrivals = {task: at_random(number, 1200, span) for number, task in enumerate(RARE)}
+    arrivals["busy"] = at_random(77, 20, span)
+    ours = Account(arrivals).run(span)
+    pickups = [one.claimed - one.arrived for one in ours.pickups]
+    spent = ours.polls.total()
+    by_turns = Simulation(RoundRobin(span / (spent - len(pickups))), arrivals).run(span)
+    assert math.isclose(spent, len(by_turns.polls), rel_tol=0.02)
+    assert statistics.mean(pickups) <= 0.7 * statistics.mean(by_turns.pickups())
 
 
 @pytest.mark.parametrize("neighbours", [{}, {"hot": hot()}], ids=["idle", "beside work"])

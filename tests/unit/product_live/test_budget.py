@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -42,6 +46,17 @@ def new_budget(limit: int, ledger: MemoryLedger | None = None, **more: object) -
     """Give a budget on the virtual clock."""
     ledger = ledger or MemoryLedger(now=anyio.current_time)
     return Budget(ledger, limit=limit, window=WINDOW, longest_request=LONGEST_REQUEST, **more)  # type: ignore[arg-type]
+
+
+@contextmanager
+def calls_counted(steps: Iterator[int]) -> Iterator[None]:
+    """Take a step for each call of a Python function in the block."""
+    before = sys.getprofile()
+    sys.setprofile(lambda _, what, __: next(steps) if what == "call" else None)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 async def request(budget: Budget, purpose: Purpose = Purpose.REPORT, *, resource: str = "", order: float = 0) -> float:
@@ -232,6 +247,27 @@ def test_the_most_urgent_goes_first_and_the_oldest_within_a_purpose(wanted: list
 
     run_virtually(world)
     assert given_to == sorted((purpose, order, arrival) for arrival, (purpose, order) in enumerate(wanted))
+
+
+def test_the_work_for_a_slot_does_not_grow_with_the_reports_that_wait() -> None:
+    """After an outage thousands of outcomes wait at once: each slot is given with as few steps as among ten."""
+
+    async def steps_for_a_slot(waiting: int) -> int:
+        budget = new_budget(4)
+        for _ in range(4):
+            await request(budget)
+        steps = itertools.count()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(waiting):
+                tasks.start_soon(request, budget, Purpose.REPORT)
+            await settle()
+            with calls_counted(steps):
+                await anyio.sleep(WINDOW)
+            tasks.cancel_scope.cancel()
+        return next(steps)
+
+    few, many = (run_virtually(partial(steps_for_a_slot, waiting)) for waiting in (10, 1000))
+    assert many <= 2 * few
 
 
 def test_a_report_that_comes_late_still_goes_before_a_poll_that_waits() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -179,6 +180,11 @@ class _Waiter:
     turn: anyio.Event = field(default_factory=anyio.Event)
 
 
+def _place(waiter: _Waiter) -> tuple[int, float, int]:
+    """Give its place in its lane."""
+    return waiter.purpose, waiter.order, waiter.arrival
+
+
 class Budget:
     """Hands out the slots, by purpose; within a purpose by `order` (the oldest first), then by arrival."""
 
@@ -235,7 +241,7 @@ class Budget:
         lane = self._lanes.setdefault(lane_name, [])
         started = self._ledger.now()
         waiter = _Waiter(purpose, order, next(self._arrival), started, promised)
-        lane.append(waiter)
+        insort(lane, waiter, key=_place)
         try:
             while True:
                 waiter.turn = anyio.Event()
@@ -281,12 +287,15 @@ class Budget:
 
     def _first(self, lane: list[_Waiter]) -> _Waiter | None:
         """Give who is next, of those that nothing holds back."""
+        # After an outage thousands of reports wait at once, and nothing goes before the first of them.
+        if lane and lane[0].purpose < Purpose.FILES:
+            return lane[0]
         return min((waiter for waiter in lane if not self._held_back(waiter)), key=self._rank, default=None)
 
     def _rank(self, waiter: _Waiter) -> tuple[int, float, int]:
         if self._has_waited_enough(waiter):
             return Purpose.POLL, -math.inf, waiter.arrival
-        return waiter.purpose, waiter.order, waiter.arrival
+        return _place(waiter)
 
     def _has_waited_enough(self, waiter: _Waiter) -> bool:
         waits_for_ever = waiter.purpose <= Purpose.POLL or waiter.purpose is Purpose.LOG
@@ -380,5 +389,6 @@ class Budget:
         if first is not None:
             first.turn.set()
         # Who is held back has to learn for how long.
-        if held_back := [waiter for waiter in lane if self._held_back(waiter)]:
+        later = lane[bisect_left(lane, Purpose.FILES, key=lambda waiter: waiter.purpose) :]
+        if held_back := [waiter for waiter in later if self._held_back(waiter)]:
             min(held_back, key=self._rank).turn.set()
