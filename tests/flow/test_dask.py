@@ -11,9 +11,9 @@ import anyio.to_thread
 import pytest
 
 from product_live_worker import handler
-from product_live_worker.daemon import task_settings
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import State
+from product_live_worker.parts import task_settings
 from product_live_worker.telemetry.events import HandlerProcessEnded, OutageEnded, OutageStarted
 from support import conforming
 from support.dask_clusters import cluster

@@ -15,10 +15,10 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import Engine, event
 
 from product_live_worker import Context, TaskFailed, handler, resource
-from product_live_worker.daemon import task_settings
 from product_live_worker.executors.connections import check_connections
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import Execution, State
+from product_live_worker.parts import task_settings
 from product_live_worker.testkit import Sandbox, Trial
 from support.contexts import a_context
 from support.journals import an_execution, opened, query

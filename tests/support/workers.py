@@ -13,10 +13,11 @@ import anyio
 import httpx
 
 from product_live_worker import sandbox
-from product_live_worker.daemon import Daemon, Stop, open_daemon
+from product_live_worker.daemon import Daemon, open_daemon
 from product_live_worker.model.handler import Handler
 from product_live_worker.sandbox.records import FINAL, Execution
 from product_live_worker.settings import Settings, load
+from product_live_worker.stage import Stop
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.events import Event
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from product_live_worker import Handler, handler, sandbox
-from product_live_worker.daemon import open_account
 from product_live_worker.doctor import Finding, examine
 from product_live_worker.doctor.network import EXPIRY, connection, proxy_for, trouble
 from product_live_worker.model.errors import (
@@ -27,6 +26,7 @@ from product_live_worker.model.errors import (
     RateLimited,
     RequestRefused,
 )
+from product_live_worker.parts import open_account
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.product_live.connected import Connected
 from product_live_worker.settings import Settings

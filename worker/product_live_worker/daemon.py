@@ -7,16 +7,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import anyio
 
 from product_live_worker import __version__
 from product_live_worker.executors.in_process import InProcess
 from product_live_worker.executors.in_thread import InThread
-from product_live_worker.executors.on_dask import OnDask, lacking
+from product_live_worker.executors.on_dask import OnDask
 from product_live_worker.executors.on_loop import OnLoop
 from product_live_worker.executors.perform import Executor, Work
 from product_live_worker.executors.resources import Resources
@@ -29,16 +28,14 @@ from product_live_worker.flow.job_log import JobLog
 from product_live_worker.flow.poller import Poller
 from product_live_worker.flow.recovery import Recovery
 from product_live_worker.flow.reporter import Reporter
-from product_live_worker.flow.schedule import Schedule
 from product_live_worker.flow.watch import Watch
-from product_live_worker.journal.journal import Journal, open_journal
+from product_live_worker.journal.journal import Journal
 from product_live_worker.listener import listen
 from product_live_worker.model.action import Action
 from product_live_worker.model.context import Log, Verb
-from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable, SettingsError
+from product_live_worker.model.errors import JournalError, JournalUnusable, JournalUnwritable
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
-from product_live_worker.model.task import ServedTask, TaskSettings
 from product_live_worker.ops.access import Access
 from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.ops.health import Health, verdict
@@ -46,12 +43,12 @@ from product_live_worker.ops.page.pages import Pages
 from product_live_worker.ops.page.routes import Page
 from product_live_worker.ops.server import create_app
 from product_live_worker.ops.status import Status
+from product_live_worker.parts import long_enough, new_schedule, open_account, open_transfers, task_settings
 from product_live_worker.product_live.budget import Budget
-from product_live_worker.product_live.client import MARGIN, Client, open_http
+from product_live_worker.product_live.client import Client
 from product_live_worker.product_live.files import Transfers
-from product_live_worker.product_live.way import Way, open_transfers_http
-from product_live_worker.registry import read_for
-from product_live_worker.settings import Settings, admin_token, api_key, known_secrets
+from product_live_worker.settings import Settings, admin_token, known_secrets
+from product_live_worker.stage import Stage, Stop
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.blocking import LoopWatch
 from product_live_worker.telemetry.events import (
@@ -61,7 +58,6 @@ from product_live_worker.telemetry.events import (
     Emit,
     Event,
     HandlerProcessEnded,
-    StageDied,
     WorkerStarted,
     WorkerStopped,
     about,
@@ -77,22 +73,8 @@ LAST_LINES = 1.0
 DEGRADED = 20.0
 """Seconds after which systemd is told that the start is over although not all is well."""
 TICK = 0.5
-AGENT = f"product-live-worker/{__version__}"
 UNWRITABLE = 2.0
 """Seconds at most between two attempts to write while the disk refuses."""
-
-
-@dataclass
-class Stop:
-    """What ends the daemon; whoever hears of a reason to stop asks for it here."""
-
-    reason: str = ""
-    requested: anyio.Event = field(default_factory=anyio.Event)
-
-    def request(self, reason: str) -> None:
-        """Begin the drain."""
-        self.reason = self.reason or reason
-        self.requested.set()
 
 
 class Daemon:
@@ -234,13 +216,13 @@ class Daemon:
     async def run(self, stop: Stop, notifier: Notifier) -> None:
         """Work until a stop is asked for, then drain; raises JournalUnusable when a newer worker has asked for it."""
         async with anyio.create_task_group() as life:
-            reporting = _Stage("reporter", self.reporter.run, self.emit)
-            dispatching = _Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
-            polling = _Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
+            reporting = Stage("reporter", self.reporter.run, self.emit)
+            dispatching = Stage("dispatcher", self.dispatcher.run, self.emit, after=self.catalogue.loaded)
+            polling = Stage("poller", self.poller.run, self.emit, after=self.catalogue.loaded)
             for stage in (reporting, dispatching, polling):
                 life.start_soon(stage.run)
             for name, work in self._helpers(stop, notifier):
-                life.start_soon(_Stage(name, work, self.emit).run)
+                life.start_soon(Stage(name, work, self.emit).run)
             await stop.requested.wait()
             notifier.stopping()
             await self._drain(stop.reason, polling, dispatching)
@@ -248,7 +230,7 @@ class Daemon:
         if self.journal.outgrown:
             raise JournalUnusable(f"{self.journal.outgrown}. Install the newer version here too")
 
-    async def _drain(self, reason: str, polling: _Stage, dispatching: _Stage) -> None:
+    async def _drain(self, reason: str, polling: Stage, dispatching: Stage) -> None:
         timeout = self.settings.drain.timeout
         self.health.draining = reason
         self.emit(DrainStarted(reason=reason, seconds=timeout, running=self.journal.total_in_hand()))
@@ -388,77 +370,6 @@ class Daemon:
         }
 
 
-class _Stage:
-    """A part that runs for as long as the daemon does, and whose end by an error is the daemon's."""
-
-    def __init__(
-        self, name: str, work: Callable[[], Awaitable[None]], emit: Emit, *, after: anyio.Event | None = None
-    ) -> None:
-        self._name = name
-        self._work = work
-        self._emit = emit
-        self._after = after
-        self._begun = False
-        self._scope = anyio.CancelScope()
-        self._ended = anyio.Event()
-
-    async def run(self) -> None:
-        try:
-            with self._scope:
-                if self._after is not None:
-                    await self._after.wait()
-                self._begun = True
-                await self._work()
-        except Exception as error:
-            self._emit(StageDied(stage=self._name, error=error))
-            raise
-        finally:
-            self._ended.set()
-
-    async def finish(self, grace: float = 0.0) -> None:
-        """Give it `grace` seconds to end by itself, then end it."""
-        with anyio.move_on_after(grace if self._begun else 0.0):
-            await self._ended.wait()
-        self._scope.cancel()
-        await self._ended.wait()
-
-
-@asynccontextmanager
-async def open_account(
-    settings: Settings, *, emit: Emit, heard: Callable[[Any], Awaitable[None]] | None = None
-) -> AsyncIterator[tuple[Journal, Budget, Client]]:
-    """Open the journal, and the way to the platform that spends its budget; `heard` is told of each answer."""
-    api, state = settings.api, settings.state
-    async with (
-        open_journal(
-            state.url,
-            platform=api.base_url,
-            window=settings.budget.window,
-            lease=state.lease,
-            keep_payloads=state.keep_payloads,
-        ) as journal,
-        open_http(
-            api.base_url,
-            connect_timeout=api.connect_timeout,
-            total_timeout=api.total_timeout,
-            ca_file=api.ca_file,
-            user_agent=AGENT,
-            heard=heard,
-        ) as http,
-    ):
-        budget = Budget(
-            journal.ledger,
-            limit=settings.budget.requests_per_minute,
-            window=settings.budget.window,
-            longest_request=api.total_timeout + MARGIN,
-            scope=settings.budget.scope,
-            unreported=journal.unreported,
-            emit=emit,
-        )
-        client = Client(http, budget, read_key=lambda: api_key(api), total_timeout=api.total_timeout, emit=emit)
-        yield journal, budget, client
-
-
 @asynccontextmanager
 async def open_daemon(
     settings: Settings, handlers: Mapping[str, Handler], *, readers: Iterable[Emit] = ()
@@ -485,7 +396,7 @@ async def open_daemon(
             budget=budget,
             journal=journal,
             workdirs=await opened.enter_async_context(Workdirs.open(settings.workdir())),
-            transfers=await opened.enter_async_context(_open_transfers(settings, client, budget, emit=emit)),
+            transfers=await opened.enter_async_context(open_transfers(settings, client, budget, emit=emit)),
             job_log=job_log,
             metrics=metrics,
             history=history,
@@ -512,18 +423,6 @@ async def open_daemon(
         yield daemon
 
 
-@asynccontextmanager
-async def _open_transfers(
-    settings: Settings, client: Client, budget: Budget, *, emit: Emit
-) -> AsyncIterator[Transfers]:
-    api, files = settings.api, settings.files
-    async with open_transfers_http(
-        api.base_url, connect_timeout=api.connect_timeout, ca_file=api.ca_file, user_agent=AGENT
-    ) as http:
-        way = Way(http, client, budget, base_url=api.base_url, hosts=files.hosts, emit=emit)
-        yield Transfers(way, max_download=files.max_download, max_upload=files.max_upload)
-
-
 def new_page(daemon: Daemon) -> Page:
     """Make the operator's page of this worker."""
     settings = daemon.settings
@@ -533,61 +432,6 @@ def new_page(daemon: Daemon) -> Page:
         daemon.journal.board,
         daemon.actions.act,
         lambda: known_secrets(settings),
-    )
-
-
-def new_schedule(settings: Settings, *, chance: Callable[[], float]) -> Schedule:
-    """Make the schedule that these settings ask for; it serves no task yet."""
-    budget = settings.budget
-    return Schedule(
-        limit=budget.requests_per_minute,
-        window=budget.window,
-        idle_share=budget.idle_share,
-        max_staleness=budget.max_staleness,
-        chance=chance,
-    )
-
-
-def task_settings(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, TaskSettings]:
-    """Give what the settings say of each task.
-
-    Raises SettingsError for a handler that is not installed, for settings that a handler cannot use, and for a handler
-    that is to run on a Dask cluster when there is none.
-    """
-    wrong = [
-        f"tasks.{name}.handler: no handler named {section.handler!r} is installed; "
-        f"installed are {', '.join(sorted(handlers)) or 'none'}"
-        for name, section in settings.tasks.items()
-        if section.handler is not None and section.handler not in handlers
-    ]
-    for name, section in settings.tasks.items():
-        # A section that bears a task's id alone is matched, and its settings read, when the platform has been asked.
-        if (handler := handlers.get(section.handler or name)) is not None:
-            try:
-                read_for(name, handler, TaskSettings(settings=section.settings), settings.connections)
-            except SettingsError as error:
-                wrong += [problem for problem in error.problems if problem not in wrong]
-    wrong += _without_cluster(settings, handlers)
-    if wrong:
-        raise SettingsError(*wrong)
-    return settings.task_settings()
-
-
-def _without_cluster(settings: Settings, handlers: Mapping[str, Handler]) -> Iterable[str]:
-    why = lacking(settings.execution.dask_scheduler)
-    # Without sections, all that is installed may be served.
-    named = {section.handler or name for name, section in settings.tasks.items()}
-    for name, handler in handlers.items():
-        if why and handler.isolation == "dask" and (name in named if named else not handler.explicit):
-            yield f"the handler {name!r} runs on a Dask cluster, and {why}"
-
-
-def long_enough(tasks: Iterable[ServedTask]) -> str:
-    """Say what to set so that a stop can wait for every handler."""
-    longest = max(task.timeout for task in tasks)
-    return (
-        f"Set drain.timeout to {longest:g}s, and let the service manager wait for longer "
-        f"(TimeoutStopSec, terminationGracePeriodSeconds); or give the tasks a shorter timeout."
     )
 
 

@@ -15,10 +15,10 @@ import typer
 
 from product_live_worker import registry
 from product_live_worker.cli.told import errors_told, exit_code
-from product_live_worker.daemon import task_settings
 from product_live_worker.doctor import Finding, examine
 from product_live_worker.model.errors import WorkerError
 from product_live_worker.model.handler import Handler
+from product_live_worker.parts import task_settings
 from product_live_worker.settings import Settings, check_admin_token, load
 
 WORDS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}

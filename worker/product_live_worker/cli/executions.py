@@ -15,9 +15,9 @@ from rich.table import Column, Table
 
 from product_live_worker.cli.acting import Config, Who, Why, act
 from product_live_worker.cli.told import errors_told
-from product_live_worker.daemon import open_account
 from product_live_worker.journal.records import Record, open_records
 from product_live_worker.model.execution import State
+from product_live_worker.parts import open_account
 from product_live_worker.product_live.budget import Purpose
 from product_live_worker.settings import Settings, load
 

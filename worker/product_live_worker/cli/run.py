@@ -22,12 +22,13 @@ from product_live_worker import registry
 from product_live_worker import sandbox as platform
 from product_live_worker.cli.sandbox import new_world
 from product_live_worker.cli.told import errors_told, is_told
-from product_live_worker.daemon import LAST_REPORTS, Daemon, Stop, open_daemon
+from product_live_worker.daemon import LAST_REPORTS, Daemon, open_daemon
 from product_live_worker.model.action import Action, Verb
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.handler import Handler
 from product_live_worker.sandbox.demo import TASK, Demo
 from product_live_worker.settings import Settings, Task, check_admin_token, known_secrets, load
+from product_live_worker.stage import Stop
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry import log
 

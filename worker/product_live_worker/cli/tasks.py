@@ -18,9 +18,9 @@ from rich.table import Column, Table
 from product_live_worker import registry
 from product_live_worker.cli.running import NoAnswer, address_of, read_status
 from product_live_worker.cli.told import errors_told
-from product_live_worker.daemon import new_schedule, open_account, task_settings
 from product_live_worker.model.handler import Handler
 from product_live_worker.ops.document import NextPoll
+from product_live_worker.parts import new_schedule, open_account, task_settings
 from product_live_worker.product_live.definitions import Change, Difference, Plan, plan
 from product_live_worker.product_live.wire import Task
 from product_live_worker.settings import Settings, load

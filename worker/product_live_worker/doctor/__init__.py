@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Mapping
 
 import anyio
 
-from product_live_worker.daemon import open_account
 from product_live_worker.doctor.account import account, connections, matched
 from product_live_worker.doctor.cluster import cluster
 from product_live_worker.doctor.finding import Finding
@@ -17,6 +16,7 @@ from product_live_worker.doctor.local import journal_trouble, local, state
 from product_live_worker.doctor.network import Connected, connection, names, trouble
 from product_live_worker.model.errors import JournalError, PlatformError
 from product_live_worker.model.handler import Handler
+from product_live_worker.parts import open_account
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.product_live.client import Client
 from product_live_worker.product_live.wire import Task

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from product_live_worker import registry
-from product_live_worker.daemon import long_enough, new_schedule, task_settings
 from product_live_worker.doctor.finding import Finding
 from product_live_worker.executors.connections import check_connections
 from product_live_worker.flow.catalogue import cut_short
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask
+from product_live_worker.parts import long_enough, new_schedule, task_settings
 from product_live_worker.product_live.wire import Task as Definition
 from product_live_worker.settings import Settings
 

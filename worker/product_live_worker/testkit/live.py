@@ -13,11 +13,12 @@ import anyio
 from pydantic import SecretStr
 
 from product_live_worker import sandbox
-from product_live_worker.daemon import Daemon, Stop, open_daemon
+from product_live_worker.daemon import Daemon, open_daemon
 from product_live_worker.model.execution import Outcome, Status
 from product_live_worker.model.handler import Handler
 from product_live_worker.ops.health import verdict
 from product_live_worker.settings import Settings
+from product_live_worker.stage import Stop
 from product_live_worker.systemd import Notifier
 
 GLANCE = 0.005
