@@ -15,7 +15,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -139,7 +140,9 @@ class Look:
 
     remote: Json | None = None
     pending: bool = False
-    """It cannot be visible yet: what runs has to end first."""
+    """It cannot be known yet: what runs has to end first, or what is scheduled may still be replaced."""
+    scheduled: Json | None = None
+    """The run that it is unless somebody replaces it before it begins."""
     several: bool = False
     """More than one could be ours."""
     conclusive: bool = True
@@ -268,11 +271,26 @@ class Machine(Generic[Output]):
     async def _start(self) -> None:
         if self._known.get("phase") == "started":
             return
-        if self._job.lease:
-            async with self._context.lease(self._job.lease):
-                await self._start_alone()
-        else:
+        async with AsyncExitStack() as turn:
+            if self._job.lease:
+                await self._take(turn)
             await self._start_alone()
+
+    async def _take(self, turn: AsyncExitStack) -> None:
+        """Take the lease; raises TaskFailed when the time is over before another execution gives it back."""
+        try:
+            await turn.enter_async_context(self._context.lease(self._job.lease, timeout=0.0))
+        except TimeoutError as taken:
+            self._say("another execution is starting this job; its turn is waited for", why=str(taken))
+        else:
+            return
+        # Written down, so that only crashes in a row count.
+        await self._save(phase=self._known.get("phase", "waiting"))
+        left = max(0.0, self._left())
+        try:
+            await turn.enter_async_context(self._context.lease(self._job.lease, timeout=left))
+        except TimeoutError as taken:
+            raise self._out_of_time(f"Its turn to be started has not come: {taken}.") from None
 
     async def _start_alone(self) -> None:
         while self._known.get("phase") != "started":
@@ -354,6 +372,9 @@ class Machine(Generic[Output]):
                 return look
             if look.conclusive and now - self._known.get("looked_at", 0.0) >= SEEN_EVERY:
                 await self._save(looked_at=now)
+            if self._left() <= 0 and look.scheduled is not None:
+                # In time it would have been known for sure; without an id nobody could look for it, or end it.
+                return replace(look, remote=look.scheduled)
             await self._in_time()
             await self._clock.sleep(interval)
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
@@ -406,7 +427,8 @@ class Machine(Generic[Output]):
                 errors += 1
                 if errors >= self._wait.max_consecutive_poll_errors:
                     await self._give_up(f"{errors} looks in a row have failed; the job may still run. {error}")
-                await self._in_time()
+                if self._left() <= 0:
+                    return await self._late(Seen(raw=str(self._known.get("raw", ""))), sure=False)
                 await self._clock.sleep(self._after(error, errors))
                 continue
             errors = 0
@@ -430,17 +452,14 @@ class Machine(Generic[Output]):
         if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
             await self._save(raw=seen.raw, seen_at=now)
 
-    async def _late(self, seen: Seen) -> Output:
+    async def _late(self, seen: Seen, *, sure: bool = True) -> Output:
         spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
+        late, still = replace(seen, outcome=Outcome.TIMED_OUT), "it runs on" if sure else "it may still run"
         if self._wait.on_timeout == "leave_running":
-            raise self._failed(
-                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), f"{spent}; it runs on."
-            )
+            raise self._failed(late, f"{spent}; {still}.")
         if not await self._may_cancel():
-            text = f"{spent}, and cannot be cancelled from here; it runs on."
-            raise self._failed(
-                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), text, "cancel_unsupported"
-            )
+            text = f"{spent}, and cannot be cancelled from here; {still}."
+            raise self._failed(late, text, "cancel_unsupported")
         until = self._clock.now() + CANCELLING
         while seen.outcome is None:
             if self._is_over(until):
@@ -532,7 +551,8 @@ class Machine(Generic[Output]):
         try:
             remote = self._known.get("remote")
             if remote is None and self._known.get("phase") in ("posting", "accepted") and self._job.grace:
-                remote = (await self._look()).remote
+                look = await self._look()
+                remote = look.remote or look.scheduled
             done = remote is not None and await self._job.cancel(remote)
         except (RemoteError, TaskFailed) as error:
             self._context.log.warning("the remote job could not be cancelled", error=str(error))
@@ -549,11 +569,15 @@ class Machine(Generic[Output]):
 
     async def _in_time(self) -> None:
         if self._left() <= 0:
-            spent = self._clock.now() - self._known["began"]
-            raise self._failed(
-                Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.TIMED_OUT),
-                f"Nothing came of it in {spent:.0f} s.",
-            )
+            raise self._out_of_time(f"No run of it is known after {self._clock.now() - self._known['began']:.0f} s.")
+
+    def _out_of_time(self, text: str) -> TaskFailed:
+        """Say that the time was over before a run was known, and what may come of it all the same."""
+        phase = self._known.get("phase")
+        left = {"posting": "It may have been started.", "accepted": "The start was taken; it may still run."}
+        seen = Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.TIMED_OUT)
+        code = "cancel_unsupported" if phase in left and self._wait.on_timeout == "cancel" else ""
+        return self._failed(seen, f"{text} {left.get(str(phase), 'Nothing was started.')}", code)
 
     def _interval(self, seconds: float) -> float:
         return float(seconds * (1 + self._wait.poll_jitter * (2 * self._chance() - 1)))

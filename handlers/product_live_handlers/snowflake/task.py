@@ -173,11 +173,11 @@ class SnowflakeTask:
         latest, asked = (there + now + SKEW) * 1000, (there + looked_at + self.grace) * 1000
         new = [run_id for run_id in new if runs[run_id].state != "SCHEDULED" or run_id <= latest]
         if new := [run_id for run_id in new if not forgotten or run_id <= asked]:
+            ours = {"run_id": min(new), **{name: baseline[name] for name in ("root", "retries")}}
             if runs[min(new)].state == "SCHEDULED":
                 # Until it runs, whoever executes the task replaces it.
-                return Look(pending=True)
-            rest = {name: baseline[name] for name in ("root", "retries")}
-            return Look(remote={"run_id": min(new), **rest})
+                return Look(pending=True, scheduled=ours)
+            return Look(remote=ours)
         pending = any(run.state == "EXECUTING" and str(run.run_id) in known for run in live)
         return Look(pending=pending, conclusive=baseline.get("dated", True) and not forgotten)
 

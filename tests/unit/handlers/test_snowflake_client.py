@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
 from product_live_handlers.remote_http import NoAnswer, NotSent, Refused, read_as
-from product_live_handlers.remote_job import Look, Outcome, WaitPolicy
+from product_live_handlers.remote_job import Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
@@ -431,16 +431,19 @@ async def test_after_more_than_an_hour_only_sql_says_that_nothing_was_started(sq
 
 
 async def test_a_run_that_only_waits_for_its_turn_is_not_ours_yet() -> None:
-    """Whoever executes the task replaces it: the lease is kept until it runs."""
+    """Whoever executes the task replaces it: the lease is kept until it runs, or the time is over."""
     fake, clock = FakeSnowflake(tick=0), Leaping()
     task = fake.add("T", Plan(delay=60, lasts=100))
     async with opened(fake) as client:
         job = a_task(client, clock)
         baseline = await job.baseline()
         await job.start(baseline)
-        assert (await job.look(baseline)) == Look(pending=True)
+        waiting = await job.look(baseline)
+        assert (waiting.remote, waiting.pending) == (None, True)
         fake.now += 60
-        assert ((await job.look(baseline)).remote or {})["run_id"] == task.runs[0].number
+        began = await job.look(baseline)
+        assert (began.remote or {})["run_id"] == task.runs[0].number
+        assert began.remote == waiting.scheduled
 
 
 async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> None:
