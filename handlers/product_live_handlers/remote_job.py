@@ -24,14 +24,13 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from product_live_handlers.bounds import LONGEST_NAME, LONGEST_TEXT, cut, shorten
 from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError
 from product_live_worker import Context, TaskFailed
 
 Result = TypeVar("Result")
 Json = dict[str, Any]
 
-LONGEST_TEXT = 2000
-"""Characters of an error's text in an output."""
 MARGIN = 15.0
 """Seconds before the handler's deadline at which the waiting ends; of a short one, a tenth."""
 CANCELLING = 60.0
@@ -114,6 +113,8 @@ class RemoteResult(BaseModel):
     finished_at: datetime | None = None
     error_code: str | None = None
     error_message: str | None = None
+    truncated: bool = False
+    """Whether something that the system said is cut here."""
 
 
 Output = TypeVar("Output", bound=RemoteResult)
@@ -448,9 +449,9 @@ class Machine(Generic[Output]):
 
     async def _note(self, seen: Seen, *, first: bool) -> None:
         """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
-        now, before = self._clock.now(), self._known.get("seen_at", 0.0)
-        if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
-            await self._save(raw=seen.raw, seen_at=now)
+        now, before, raw = self._clock.now(), self._known.get("seen_at", 0.0), shorten(seen.raw, LONGEST_NAME)
+        if first or raw != self._known.get("raw") or now - before >= SEEN_EVERY:
+            await self._save(raw=raw, seen_at=now)
 
     async def _late(self, seen: Seen, *, sure: bool = True) -> Output:
         spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
@@ -522,7 +523,7 @@ class Machine(Generic[Output]):
         output = self._output(outcome, seen.raw, seen.fields)
         said = text or output.get("error_message") or ""
         subject = f"{self._job.system}: the job {output.get('remote_id') or ''}".rstrip()
-        state = f" ({seen.raw})" if seen.raw else ""
+        state = f" ({output['raw_status']})" if seen.raw else ""
         message = f"{subject} {WORDS[outcome]}{state}. {said}".strip()
         return TaskFailed(message, code=code or CODES[outcome], output=output)
 
@@ -535,10 +536,8 @@ class Machine(Generic[Output]):
             "outcome": outcome,
             "raw_status": raw,
         }
-        if isinstance(said := values.get("error_message"), str):
-            values["error_message"] = shorten(said) or None
-        made = self._job.output.model_validate(values)
-        return made.model_dump(mode="json", by_alias=True)
+        values["error_message"] = values.get("error_message") or None
+        return bounded(self._job.output.model_validate(values).model_dump(mode="json", by_alias=True))
 
     # Ending early
 
@@ -621,9 +620,10 @@ def refusal(error: Refused) -> Json:
     return {"status_code": error.status, "error_code": error.code or None, **error.details}
 
 
-def shorten(text: str) -> str:
-    """Cut a text to what an output may hold."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+def bounded(output: Json) -> Json:
+    """Give an output of a size, and say in it whether anything is cut."""
+    kept = {name: cut(said, LONGEST_TEXT if name == "error_message" else LONGEST_NAME) for name, said in output.items()}
+    return {**kept, "truncated": output["truncated"] or kept != output}
 
 
 async def ask(

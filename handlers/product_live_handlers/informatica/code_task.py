@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from product_live_handlers.informatica.client import InformaticaClient
 from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
-from product_live_handlers.informatica.models import CodeTaskStatus, moment
-from product_live_handlers.remote_http import Refused
+from product_live_handlers.informatica.models import CodeTaskStatus
+from product_live_handlers.remote_http import Id, Refused, moment
 from product_live_handlers.remote_job import (
     Clock,
     Given,
@@ -22,7 +20,7 @@ from product_live_handlers.remote_job import (
     Seen,
     WaitPolicy,
     ask,
-    shorten,
+    bounded,
 )
 from product_live_worker import Context, handler, resource
 
@@ -111,7 +109,7 @@ class InformaticaCodeTask:
     async def start(self, baseline: Json) -> Json | None:
         """See Job."""
         started = await self._client.start_code_task(self._input.code_task_id)
-        return {"job_id": str(started["jobId"]), "instance": str(started.get("codeTaskInstanceName") or "")}
+        return {"job_id": started.job_id}
 
     async def look(self, baseline: Json) -> Look:
         """See Job."""
@@ -160,7 +158,7 @@ class InformaticaCodeTask:
 class InformaticaCodeTaskStatusInput(Given):
     """Which job."""
 
-    job_id: str = Field(min_length=1)
+    job_id: Id
 
 
 @handler(
@@ -180,9 +178,10 @@ async def informatica_code_task_status(
     status = await ask(lambda: client.code_task_status(input.job_id), clock=client.new_clock(), context=context)
     outcome = ENDS.get(word_of(status), Outcome.UNKNOWN)
     fields = fields_of(input.job_id, status)
-    return InformaticaCodeTaskOutput(
+    found = InformaticaCodeTaskOutput(
         **{**fields, "outcome": outcome, "remote_id": input.job_id, "raw_status": word_of(status)}
     )
+    return InformaticaCodeTaskOutput.model_validate(bounded(found.model_dump(mode="json")))
 
 
 def word_of(status: CodeTaskStatus) -> str:
@@ -194,15 +193,14 @@ def fields_of(job_id: str, status: CodeTaskStatus) -> dict[str, Any]:
     """Give what an output says of a job."""
     said = status.error_message or status.first_error_message
     whole = status.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(CodeTaskStatus.model_fields))
-    short = {name: shorten(value) if isinstance(value, str) else value for name, value in whole.items()}
     log = status.session_log_url
     return {
         "job_id": job_id,
         "instance_name": status.instance_name,
         "run_id": status.run_id,
         "session_log_url": re.sub(r"(?<!:)/{2,}", "/", log) if log else None,
-        "status": short,
+        "status": whole,
         "started_at": moment(status.start_time),
         "finished_at": moment(status.end_time),
-        "error_message": shorten(said) if said else None,
+        "error_message": said or None,
     }

@@ -22,6 +22,7 @@ from product_live_handlers.remote_http import (
     RemoteError,
     Session,
     Wire,
+    a_host_url,
     first_text,
     open_wire,
 )
@@ -91,10 +92,14 @@ async def _login(connection: InformaticaConnection, wire: Wire, clock: Clock) ->
     if not name or not base:
         _, text, _ = explain(answer.status, answer.body)
         raise LoginRefused(wire.clean(f"the login gave no session. {text}"), status=answer.status)
+    try:
+        base = a_host_url(base)
+    except ValueError as error:
+        raise LoginRefused(f"the login gave an address for the API that {error}", status=answer.status) from None
     until = _until(name) or _moment(answer.body, "sessionExpireTime")
     root = connection.code_task_url or base.removesuffix("/saas")
     lasts = IDLE if until is None else max(1.0, until - clock.now() - EARLY)
-    return Signed(name, base.rstrip("/"), root.rstrip("/"), idle=IDLE if until is None else None), lasts
+    return Signed(name, base, root, idle=IDLE if until is None else None), lasts
 
 
 def _said(connection: InformaticaConnection, answer: Answer) -> tuple[str, str]:
@@ -115,14 +120,14 @@ def _until(name: str) -> float | None:
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "==")) if len(parts) == 3 else {}
         return float(claims["exp"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _moment(body: Any, name: str) -> float | None:
     try:
         return datetime.fromisoformat(first_text(body, (name,))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

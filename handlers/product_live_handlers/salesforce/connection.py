@@ -19,6 +19,7 @@ from product_live_handlers.remote_http import (
     Wire,
     first_text,
     open_wire,
+    seconds_of,
 )
 from product_live_handlers.remote_job import Clock, WaitPolicy
 from product_live_handlers.salesforce.client import OcapiClient, explain
@@ -64,8 +65,7 @@ async def _token(connection: SalesforceConnection, wire: Wire) -> tuple[str, flo
     token = first_text(answer.body, ("access_token",))
     if not token:
         raise LoginRefused("the login gave no access_token", status=answer.status)
-    lasts = float(first_text(answer.body, ("expires_in",)) or 1799)
-    return token, max(1.0, lasts - EARLY)
+    return token, max(1.0, seconds_of(answer, "expires_in", 1799) - EARLY)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from product_live_handlers.remote_http import (
     Wire,
     first_text,
     open_wire,
+    seconds_of,
 )
 from product_live_handlers.remote_job import Clock, WaitPolicy
 from product_live_handlers.snowflake.client import SnowflakeClient, explain
@@ -158,10 +159,10 @@ async def _client_credentials(connection: SnowflakeConnection, wire: Wire) -> tu
         answer = await wire.send("POST", connection.token_url, headers={}, form=form)
     except Refused as refused:
         raise LoginRefused(f"the login is refused: {refused}", status=refused.status, code=refused.code) from None
-    token, lasts = first_text(answer.body, ("access_token",)), first_text(answer.body, ("expires_in",))
+    token = first_text(answer.body, ("access_token",))
     if not token:
         raise LoginRefused("the login gave no access_token", status=answer.status)
-    return token, max(1.0, float(lasts or 600) * RENEWED_AT)
+    return token, max(1.0, seconds_of(answer, "expires_in", 600) * RENEWED_AT)
 
 
 @asynccontextmanager

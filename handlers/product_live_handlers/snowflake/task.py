@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from product_live_handlers.remote_http import Refused
+from product_live_handlers.remote_http import Refused, moment
 from product_live_handlers.remote_job import (
     Clock,
     Given,
@@ -22,7 +22,7 @@ from product_live_handlers.remote_job import (
 )
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
-from product_live_handlers.snowflake.models import Identifier, TaskRun, moment, quoted
+from product_live_handlers.snowflake.models import Identifier, TaskRun, quoted
 from product_live_worker import Context, TaskFailed, handler, resource
 
 SKEW = 2.0

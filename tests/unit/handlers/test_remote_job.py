@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from pydantic import Field
 
 from product_live_handlers.remote_http import Busy, LoginRefused, NoAnswer, NotSent, Refused
 from product_live_handlers.remote_job import (
@@ -602,3 +604,39 @@ async def test_many_wait_at_once_and_none_needs_a_thread() -> None:
         for job in jobs:
             group.start_soon(Life().run, job)
     assert all(job.runs == ["r1"] for job in jobs)
+
+
+class Long(RemoteResult):
+    """An output with a list, a text and an object of the system's own."""
+
+    names: list[str] = Field(default_factory=list)
+    place: str = ""
+    said: Json = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED])
+async def test_an_absurd_answer_changes_no_outcome(outcome: Outcome) -> None:
+    """Each part of an output has a size, and it says that something is cut; so has what is written down."""
+    absurd = {"names": ["n" * 100] * 9999, "place": "p" * 99999, "said": {f"{n}": "x" * 999 for n in range(9999)}}
+    end = Seen(
+        raw="R" * 99999, outcome=outcome, fields={**absurd, "error_message": "e" * 99999, "error_code": "c" * 999}
+    )
+    job, life = pretended(statuses=[Seen(raw="L" * 99999), end], output=Long), Life()
+    if outcome is Outcome.SUCCEEDED:
+        output = (await life.run(job)).model_dump(mode="json")
+    else:
+        failed = await life.failure(job)
+        output = dict(failed.output)
+        assert len(failed.message) < 3000
+    assert (output["outcome"], output["truncated"]) == (outcome, True)
+    assert len(json.dumps(output)) < 50_000
+    assert (len(output["raw_status"]), len(output["error_message"]), len(output["place"])) == (500, 2000, 500)
+    assert output["names"][0] == "n" * 100
+    assert max(len(json.dumps(saved)) for saved in life.saved) < 60_000
+
+
+async def test_an_ordinary_answer_is_whole() -> None:
+    """And says so."""
+    end = Seen(raw="DONE", outcome=Outcome.SUCCEEDED, fields={"names": ["n"] * 500, "place": "p" * 500})
+    output = await Life().run(pretended(statuses=[end], output=Long))
+    assert (output.truncated, len(output.names), output.place) == (False, 500, "p" * 500)  # type: ignore[attr-defined]  # of Long

@@ -344,6 +344,32 @@ async def test_the_handler_for_the_rest_does_each_operation() -> None:
     assert len({given["operation"] for given, _, _ in MANAGED}) == 12
 
 
+@pytest.mark.parametrize(
+    ("operation", "name", "row"),
+    [
+        ("list", "tasks", {"name": "T", "definition": "select 1;" * 2500}),
+        ("dependents", "tasks", {"name": "T", "comment": "x" * 9999}),
+        ("current_graphs", "runs", {"run_id": 1, "state": "EXECUTING", "first_error_message": "x" * 9999}),
+    ],
+)
+async def test_a_list_is_as_long_as_an_output_may_be(operation: str, name: str, row: dict[str, Any]) -> None:
+    """What is left out is told; a list that is too large is no failure."""
+
+    class Large(FakeSnowflake):
+        rows = [row] * 300
+
+        def answer(self, asked: Asked) -> Reply:
+            return Reply(200, self.rows)
+
+    fake, task = Large(), {} if operation == "list" else {"task": "T"}
+    async with fake.served() as url:
+        output = await managed(url, operation=operation, **task)
+        assert (output.get("code"), output["truncated"], 20 < len(output[name]) < 300) == (None, True, True)
+        fake.rows = [{**row, "definition": "select 1", "comment": "x" * 9999}]
+        output = await managed(url, operation=operation, **task)
+    assert (output["truncated"], output[name][0]["comment"]) == (False, "x" * 9999)
+
+
 async def test_a_change_whose_answer_is_lost_is_not_an_error_when_it_was_made() -> None:
     """A repeated create finds what it has made, a repeated delete finds nothing; the first one's errors stay errors."""
     fake = an_account()
