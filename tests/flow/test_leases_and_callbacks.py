@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
@@ -16,8 +18,10 @@ from sqlalchemy import Engine, event
 
 from product_live_worker import Context, TaskFailed, handler, resource
 from product_live_worker.executors.connections import check_connections
+from product_live_worker.listener import Guard, listen
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import Execution, State
+from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.parts import task_settings
 from product_live_worker.testkit import Sandbox, Trial
 from support.contexts import a_context
@@ -319,6 +323,91 @@ async def test_only_what_is_new_wakes_who_waits(tmp_path: Path) -> None:
             event.remove(Engine, "before_cursor_execute", note)
     assert [one["body"] for one in heard] == ["done"]
     assert len(looks) == 2
+
+
+HEAD = b"POST /callbacks/1-x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n"
+WITHIN = 0.2
+
+
+@asynccontextmanager
+async def _guarded(stored: list[str], *, connections: int = 100) -> AsyncIterator[int]:
+    """Serve the outward face alone, with less patience."""
+
+    async def store(_: str, body: str) -> bool:
+        stored.append(body)
+        return True
+
+    app = create_callback_app(store, within=WITHIN)
+    async with listen(app, "127.0.0.1", 0, guard=Guard(within=WITHIN, connections=connections)) as port:
+        yield port
+
+
+async def _all_of(stream: anyio.abc.SocketStream) -> bytes:
+    """Read until the other side closes."""
+    read = b""
+    try:
+        while True:
+            read += await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return read
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (HEAD, b""),
+        (HEAD + b"\r\n", b"HTTP/1.1 408"),
+        (HEAD + b"\r\n12345", b"HTTP/1.1 408"),
+        (HEAD + b"\r\n123456789", b"HTTP/1.1 200"),
+    ],
+)
+async def test_whoever_is_slow_to_call_holds_nothing(sent: bytes, answer: bytes) -> None:
+    """Silent, or sending byte by byte: it ends in time, and nothing is stored; after an answer it ends too."""
+    stored: list[str] = []
+    with anyio.fail_after(WITHIN * 20):
+        async with (
+            _guarded(stored) as port,
+            await anyio.connect_tcp("127.0.0.1", port) as stream,
+            anyio.create_task_group() as dripping,
+        ):
+
+            async def drip() -> None:
+                await stream.send(sent)
+                while sent == HEAD:
+                    await anyio.sleep(WITHIN / 10)
+                    await stream.send(b"x")
+
+            dripping.start_soon(_quietly, drip)
+            heard = await _all_of(stream)
+            dripping.cancel_scope.cancel()
+    assert heard.startswith(answer)
+    assert bool(heard) is bool(answer)
+    assert stored == ["123456789"] * answer.endswith(b"200")
+
+
+async def _quietly(do: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(anyio.BrokenResourceError):
+        await do()
+
+
+async def test_only_so_many_may_call_at_once() -> None:
+    """One more is closed before it has said a word; when they are gone, others are heard."""
+    stored: list[str] = []
+    with anyio.fail_after(WITHIN * 20):
+        async with _guarded(stored, connections=3) as port, AsyncExitStack() as silent:
+            for _ in range(3):
+                await silent.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+            began = anyio.current_time()
+            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                assert await _all_of(stream) == b""
+            assert anyio.current_time() - began < WITHIN / 2
+            await silent.aclose()
+            async with httpx.AsyncClient(trust_env=False) as http:
+                while not stored:
+                    with contextlib.suppress(httpx.TransportError):
+                        await http.post(f"http://127.0.0.1:{port}/callbacks/1-x", content=b"heard")
+    assert stored == ["heard"]
 
 
 async def test_an_address_outlives_a_restart_and_a_retry(tmp_path: Path) -> None:
