@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from product_live_handlers.bounds import LONGEST_NAME, LONGEST_TEXT, cut, shorten
 from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError
-from product_live_worker import Context, TaskFailed
+from product_live_handlers.settings import HandlerSettings
+from product_live_worker import Context, Handler, TaskFailed, handler
 
 Result = TypeVar("Result")
 Json = dict[str, Any]
@@ -100,6 +101,39 @@ class WaitPolicy(Given):
     max_consecutive_poll_errors: int = Field(default=10, ge=1)
     on_timeout: Literal["leave_running", "cancel"] = "leave_running"
     on_cancel: Literal["leave_running", "cancel"] = "cancel"
+
+
+class JobInput(Given):
+    """What the input of every connector may say beside what names the job."""
+
+    key: str | None = None
+    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
+    wait: WaitPolicy | None = None
+
+
+class ConnectorSettings(HandlerSettings):
+    """The section `[tasks.<key>.settings]` of a task that a connector serves."""
+
+    connection: str
+    """The account: a section `[connections.<name>]`."""
+    wait: WaitPolicy | None = None
+    """How to wait where the input does not say."""
+
+
+def connector(name: str, *, timeout: float) -> Callable[[Callable[..., Any]], Handler]:
+    """Make a handler of a function that waits for a remote job: `handler`, as all of these want to be run.
+
+    `timeout` is a little longer than the wait that is the default.
+    """
+    return handler(
+        name,
+        concurrency=1000,
+        timeout=timeout,
+        explicit=True,
+        on_crash="rerun",
+        on_repeat="adopt",
+        settings=ConnectorSettings,
+    )
 
 
 class RemoteResult(BaseModel):

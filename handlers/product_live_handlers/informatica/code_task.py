@@ -6,12 +6,14 @@ import re
 from typing import Annotated, Any
 
 from product_live_handlers.informatica.client import InformaticaClient
-from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
+from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
 from product_live_handlers.informatica.models import CodeTaskStatus
 from product_live_handlers.remote_http import Id, Refused, moment
 from product_live_handlers.remote_job import (
     Clock,
+    ConnectorSettings,
     Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -21,6 +23,7 @@ from product_live_handlers.remote_job import (
     WaitPolicy,
     ask,
     bounded,
+    connector,
 )
 from product_live_worker import Context, handler, resource
 
@@ -38,16 +41,13 @@ ENDS = {
 }
 
 
-class InformaticaCodeTaskInput(Given):
+class InformaticaCodeTaskInput(JobInput):
     """Which code task, and how."""
 
     code_task_id: str | int
     """Sent as it is given: the document says text, its sample has a number."""
     resend_on_ambiguous: bool = False
     """Whether a start whose answer was lost is sent again, though it may run twice then."""
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=15, poll_max_s=60)
@@ -64,15 +64,7 @@ class InformaticaCodeTaskOutput(RemoteResult):
     """All that Informatica says of it."""
 
 
-@handler(
-    "informatica.code_task",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=InformaticaSettings,
-)
+@connector("informatica.code_task", timeout=14700)
 async def informatica_code_task(
     input: InformaticaCodeTaskInput,
     context: Context,
@@ -167,7 +159,7 @@ class InformaticaCodeTaskStatusInput(Given):
     timeout=300,
     explicit=True,
     on_crash="rerun",
-    settings=InformaticaSettings,
+    settings=ConnectorSettings,
 )
 async def informatica_code_task_status(
     input: InformaticaCodeTaskStatusInput,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from product_live_handlers.informatica.client import InformaticaClient, Signed, explain
 from product_live_handlers.remote_http import (
@@ -26,7 +26,7 @@ from product_live_handlers.remote_http import (
     first_text,
     open_wire,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 
 IDLE = 25 * 60.0
 """Seconds without a request after which a session is not used again; Informatica ends it after 30 minutes."""
@@ -59,17 +59,6 @@ class InformaticaConnection(Connection):
         if self.auth == "ids" and self.base_url is None:
             raise ValueError("auth = 'ids' needs base_url: that login does not say where the API is")
         return self
-
-
-class InformaticaSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that an Informatica handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The organization: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
 
 
 LOGINS = {

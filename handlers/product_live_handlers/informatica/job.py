@@ -14,12 +14,14 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from product_live_handlers.bounds import clipped
 from product_live_handlers.informatica.client import InformaticaClient
-from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
+from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
 from product_live_handlers.informatica.models import LogEntry, MonitorEntry, Row
 from product_live_handlers.remote_http import NoAnswer, RemoteError, moment
 from product_live_handlers.remote_job import (
     Clock,
+    ConnectorSettings,
     Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -28,6 +30,7 @@ from product_live_handlers.remote_job import (
     Seen,
     WaitPolicy,
     ask,
+    connector,
 )
 from product_live_worker import Callback, Context, TaskFailed, handler, resource
 
@@ -74,7 +77,7 @@ class _Task(Given):
         return {**self.named(), "taskType": self.task_type}
 
 
-class InformaticaJobInput(_Task):
+class InformaticaJobInput(_Task, JobInput):
     """Which task, and how."""
 
     runtime: dict[str, JsonValue] | None = None
@@ -86,9 +89,6 @@ class InformaticaJobInput(_Task):
     resend_on_ambiguous: bool = False
     fetch_session_log: bool = False
     session_log_max_bytes: int = Field(default=65536, ge=1, le=500_000)
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=15, poll_max_s=60)
@@ -112,15 +112,7 @@ class InformaticaJobOutput(RemoteResult):
     session_log_excerpt: str | None = None
 
 
-@handler(
-    "informatica.job",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=InformaticaSettings,
-)
+@connector("informatica.job", timeout=14700)
 async def informatica_job(
     input: InformaticaJobInput,
     context: Context,
@@ -335,7 +327,7 @@ class InformaticaJobStopOutput(BaseModel):
 
 
 @handler(
-    "informatica.job_stop", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=InformaticaSettings
+    "informatica.job_stop", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=ConnectorSettings
 )
 async def informatica_job_stop(
     input: InformaticaJobStopInput,

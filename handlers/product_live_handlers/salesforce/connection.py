@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote_plus
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from product_live_handlers.remote_http import (
     Connection,
@@ -21,7 +21,7 @@ from product_live_handlers.remote_http import (
     open_wire,
     seconds_of,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 from product_live_handlers.salesforce.client import OcapiClient, explain
 
 EARLY = 60.0
@@ -39,17 +39,6 @@ class SalesforceConnection(Connection):
     client_id: str = Field(min_length=1)
     client_secret: SecretStr
     scopes: tuple[str, ...] = ()
-
-
-class SalesforceSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that a Salesforce handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The instance: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
 
 
 async def _token(connection: SalesforceConnection, wire: Wire) -> tuple[str, float]:

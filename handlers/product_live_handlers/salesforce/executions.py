@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from product_live_handlers.bounds import LONGEST_WORDS, MOST_ROWS, cut
 from product_live_handlers.remote_http import Id, NoAnswer, Refused, whole
-from product_live_handlers.remote_job import Given, ask
+from product_live_handlers.remote_job import ConnectorSettings, Given, ask
 from product_live_handlers.salesforce.client import MOST, NOT_FOUND, SYSTEM, JobExecution, OcapiClient
-from product_live_handlers.salesforce.connection import SalesforceConnection, SalesforceSettings, open_salesforce
+from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
 from product_live_worker import Context, handler, resource
 
 
@@ -43,7 +43,7 @@ class SalesforceExecutionsOutput(BaseModel):
 
 
 @handler(
-    "salesforce.executions", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=SalesforceSettings
+    "salesforce.executions", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=ConnectorSettings
 )
 async def salesforce_executions(
     input: SalesforceExecutionsInput,

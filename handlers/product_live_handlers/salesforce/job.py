@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 from product_live_handlers.remote_http import Id, Refused, RemoteError, moment
 from product_live_handlers.remote_job import (
     Clock,
-    Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -18,6 +18,7 @@ from product_live_handlers.remote_job import (
     RemoteResult,
     Seen,
     WaitPolicy,
+    connector,
 )
 from product_live_handlers.salesforce.client import (
     MOST,
@@ -29,8 +30,8 @@ from product_live_handlers.salesforce.client import (
     OcapiClient,
     StepExecution,
 )
-from product_live_handlers.salesforce.connection import SalesforceConnection, SalesforceSettings, open_salesforce
-from product_live_worker import Context, TaskFailed, handler, resource
+from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
+from product_live_worker import Context, TaskFailed, resource
 
 SKEW = 2.0
 """Seconds by which a start may be before the server's own time."""
@@ -45,7 +46,7 @@ PHASES = LIVE | {"finished", "aborted", "unknown"}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
-class SalesforceJobInput(Given):
+class SalesforceJobInput(JobInput):
     """Which job, and how."""
 
     job_id: Id
@@ -58,9 +59,6 @@ class SalesforceJobInput(Given):
     max_resends: int = Field(default=1, ge=0, le=5)
     delete_record_after: bool = False
     paused_fail_after_s: float = Field(default=3600, gt=0)
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
     @model_validator(mode="after")
     def _one_document(self) -> SalesforceJobInput:
@@ -85,15 +83,7 @@ class SalesforceJobOutput(RemoteResult):
     failed_steps: list[StepExecution] = Field(default_factory=list)
 
 
-@handler(
-    "salesforce.job",
-    concurrency=1000,
-    timeout=7500,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=SalesforceSettings,
-)
+@connector("salesforce.job", timeout=7500)
 async def salesforce_job(
     input: SalesforceJobInput,
     context: Context,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from product_live_handlers.remote_http import (
     Connection,
@@ -23,7 +23,7 @@ from product_live_handlers.remote_http import (
     open_wire,
     seconds_of,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 from product_live_handlers.snowflake.client import SnowflakeClient, explain
 
 if TYPE_CHECKING:
@@ -105,17 +105,6 @@ class SnowflakeConnection(Connection):
     def account_name(self) -> str:
         """The account as a key-pair token names it: upper case, without a region."""
         return (self.account or httpx.URL(self.account_url).host).partition(".")[0].upper()
-
-
-class SnowflakeSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that a Snowflake handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The account: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
 
 
 def key_pair_token(connection: SnowflakeConnection, now: float) -> str:

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from product_live_handlers.bounds import LONGEST_NAME, LONGEST_WORDS, MOST_ROWS, cut, shorten
 from product_live_handlers.remote_http import NoAnswer, Refused, whole
-from product_live_handlers.remote_job import Given, ask
+from product_live_handlers.remote_job import ConnectorSettings, Given, ask
 from product_live_handlers.snowflake.client import SYSTEM, CreateMode, Place, SnowflakeClient
-from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
+from product_live_handlers.snowflake.connection import SnowflakeConnection, open_snowflake
 from product_live_handlers.snowflake.models import Identifier, TaskDefinition
 from product_live_worker import Context, handler, resource
 
@@ -88,7 +88,7 @@ class SnowflakeManageOutput(BaseModel):
     """Whether something of them is left out here."""
 
 
-@handler("snowflake.manage", concurrency=20, timeout=900, explicit=True, on_crash="rerun", settings=SnowflakeSettings)
+@handler("snowflake.manage", concurrency=20, timeout=900, explicit=True, on_crash="rerun", settings=ConnectorSettings)
 async def snowflake_manage(
     input: SnowflakeManageInput,
     context: Context,

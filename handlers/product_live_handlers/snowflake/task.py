@@ -10,7 +10,7 @@ from pydantic import Field
 from product_live_handlers.remote_http import NoAnswer, Refused, moment, read_as
 from product_live_handlers.remote_job import (
     Clock,
-    Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -19,11 +19,12 @@ from product_live_handlers.remote_job import (
     RemoteResult,
     Seen,
     WaitPolicy,
+    connector,
 )
 from product_live_handlers.snowflake.client import SYSTEM, Place, SnowflakeClient
-from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
+from product_live_handlers.snowflake.connection import SnowflakeConnection, open_snowflake
 from product_live_handlers.snowflake.models import Identifier, TaskRun, quoted
-from product_live_worker import Context, TaskFailed, handler, resource
+from product_live_worker import Context, TaskFailed, resource
 
 SKEW = 2.0
 """Seconds by which the ids of runs, which are times, may be before the server's own time."""
@@ -56,7 +57,7 @@ GRAPH = (
 """The states of tasks, the one first that makes the state of their graph."""
 
 
-class SnowflakeTaskInput(Given):
+class SnowflakeTaskInput(JobInput):
     """Which task, and how."""
 
     database: Identifier
@@ -69,9 +70,6 @@ class SnowflakeTaskInput(Given):
     vanish_grace_s: float = Field(default=120, gt=0)
     role: str | None = None
     warehouse: str | None = None
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=3, poll_max_s=60)
@@ -87,15 +85,7 @@ class SnowflakeTaskOutput(RemoteResult):
     request_ids: list[str] = Field(default_factory=list)
 
 
-@handler(
-    "snowflake.task",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=SnowflakeSettings,
-)
+@connector("snowflake.task", timeout=14700)
 async def snowflake_task(
     input: SnowflakeTaskInput,
     context: Context,
