@@ -21,12 +21,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import anyio
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from product_live_handlers.bounds import DEEPEST, LONGEST_NAME, cut, shorten
 
@@ -130,6 +130,34 @@ class Connection(BaseModel):
     """Requests at once, of all executions together."""
     ca_file: Path | None = None
     """Certificates of a CA beside the system's own."""
+    client_cert: Path | None = None
+    """What a system is shown that asks for a certificate: PEM, with its chain, and with its key unless that is apart."""
+    client_key: Path | None = None
+    client_key_passphrase: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _has_certificates(self) -> Self:
+        if self.client_cert is None and (self.client_key or self.client_key_passphrase):
+            raise ValueError("client_key and client_key_passphrase need client_cert")
+        # Tried now, and not at the first request; with no other certificates, which take longer to load.
+        self.add_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return self
+
+    def add_certificates(self, trust: ssl.SSLContext) -> None:
+        """Load what the files hold; raises ValueError, which names the file."""
+        phrase = self.client_key_passphrase
+        try:
+            named = self.ca_file
+            if self.ca_file is not None:
+                trust.load_verify_locations(cafile=self.ca_file)
+            named = self.client_cert
+            if self.client_cert is not None:
+                # Without a passphrase OpenSSL would ask the terminal for one.
+                trust.load_cert_chain(self.client_cert, self.client_key, phrase.get_secret_value() if phrase else "")
+        except OSError as error:
+            why = "its key, or passphrase, is another one" if named == self.client_cert else "there are none in it"
+            told = error.strerror if not isinstance(error, ssl.SSLError) else f"no PEM, or {why}"
+            raise ValueError(f"the certificates of {named} cannot be read: {told}") from None
 
     def secrets(self) -> list[str]:
         """Give the texts that no message may hold."""
@@ -273,8 +301,7 @@ class Wire:
 async def open_wire(system: str, connection: Connection, explain: Explain) -> AsyncIterator[Wire]:
     """Open the way to a system, as its connection says."""
     trust = ssl.create_default_context()
-    if connection.ca_file is not None:
-        trust.load_verify_locations(cafile=connection.ca_file)
+    connection.add_certificates(trust)
     read, most = connection.read_timeout, connection.max_in_flight
     timeout = httpx.Timeout(read, connect=connection.connect_timeout)
 

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
 
 from product_live_handlers.informatica.client import InformaticaClient
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
 from product_live_handlers.informatica.job import InformaticaJob, InformaticaJobInput, outcome_of
-from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError, moment
+from product_live_handlers.remote_http import Connection, LoginRefused, NoAnswer, Refused, RemoteError, moment
 from product_live_handlers.remote_job import refusal
+from product_live_handlers.salesforce.client import JobExecution
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
 from support.contexts import a_context
 from support.fake_informatica import HEADERS, LOGINS, PASSWORD, USER, FakeInformatica
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce
 from support.job_clock import Leaping
+from support.raw_server import CA_FILE, CERTIFICATES
 from support.remotes import Asked, Remote, Reply
 
 pytestmark = pytest.mark.anyio
@@ -283,3 +300,75 @@ async def test_a_row_that_could_be_another_run_keeps_a_stop_from_being_sent() ->
 
     assert await informatica(say, cancel) is False
     assert not any("stop" in path for path in asked)
+
+
+# ── Certificates ──
+
+PHRASE = "s3cret-phrase"
+
+
+def write_certificate(to: Path) -> None:
+    """Make a certificate that signs for itself, with its key beside it, and one file with both, behind a passphrase."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "worker")])
+    begin, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(begin).not_valid_after(end)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    form = (Encoding.PEM, PrivateFormat.PKCS8)
+    (to / "cert.pem").write_bytes(pem)
+    (to / "key.pem").write_bytes(key.private_bytes(*form, NoEncryption()))
+    (to / "both.pem").write_bytes(pem + key.private_bytes(*form, BestAvailableEncryption(PHRASE.encode())))
+
+
+@asynccontextmanager
+async def asking_for(certificate: Path) -> AsyncIterator[str]:
+    """Serve an execution over TLS to whoever shows this certificate."""
+    trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    trust.load_cert_chain(CERTIFICATES / "platform.test.pem")
+    trust.verify_mode = ssl.CERT_REQUIRED
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"id": "1", "access_token": "s3cret-token"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=trust) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_system_that_asks_for_a_certificate_is_shown_it(tmp_path: Path) -> None:
+    """From one file or two, also behind a passphrase; without it nothing was sent, or heard."""
+    write_certificate(tmp_path)
+    apart = {"client_cert": tmp_path / "cert.pem", "client_key": tmp_path / "key.pem"}
+    together = {"client_cert": tmp_path / "both.pem", "client_key_passphrase": PHRASE}
+    async with asking_for(tmp_path / "cert.pem") as url:
+        for more, is_let_in in ((apart, True), (together, True), ({}, False)):
+            given = {"url": url, "token_url": url, "client_id": CLIENT, "client_secret": SECRET, "ca_file": CA_FILE}
+            async with open_salesforce(SalesforceConnection.model_validate({**given, **more})) as client:
+                found = await given_by(client.read("Job", "1"))
+            assert isinstance(found, JobExecution if is_let_in else RemoteError)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"client_cert": "cert.pem"}, "the certificates of cert.pem cannot be read: no PEM, or its key"),
+        ({"client_cert": "both.pem"}, "the certificates of both.pem cannot be read: no PEM, or its key, or passphrase"),
+        ({"client_cert": "both.pem", "client_key_passphrase": "s3cret"}, "is another one"),
+        ({"client_cert": "none.pem"}, "the certificates of none.pem cannot be read: No such file"),
+        ({"client_key": "key.pem"}, "need client_cert"),
+        ({"ca_file": "key.pem"}, "the certificates of key.pem cannot be read: no PEM, or there are none in it"),
+        ({"ca_file": "none.pem"}, "the certificates of none.pem cannot be read: No such file"),
+    ],
+)
+def test_certificates_are_tried_when_they_are_named(
+    given: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words, before the first request, and nobody is asked for a passphrase."""
+    write_certificate(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValidationError, match=told) as error:
+        Connection.model_validate(given)
+    assert "s3cret" not in str(error.value)
