@@ -131,7 +131,7 @@ class Connection(BaseModel):
     ca_file: Path | None = None
     """Certificates of a CA beside the system's own."""
     client_cert: Path | None = None
-    """What a system is shown that asks for a certificate: PEM, with its chain, and with its key unless that is apart."""
+    """What a system is shown that asks for a certificate: PEM, with its chain, and its key unless that is apart."""
     client_key: Path | None = None
     client_key_passphrase: SecretStr | None = None
 
