@@ -27,7 +27,16 @@ from pydantic import ValidationError
 from product_live_handlers.informatica.client import InformaticaClient
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
 from product_live_handlers.informatica.job import InformaticaJob, InformaticaJobInput, outcome_of
-from product_live_handlers.remote_http import Connection, LoginRefused, NoAnswer, Refused, RemoteError, moment
+from product_live_handlers.remote_http import (
+    Connection,
+    LoginRefused,
+    NoAnswer,
+    Refused,
+    RemoteError,
+    moment,
+    same_host,
+    whole,
+)
 from product_live_handlers.remote_job import refusal
 from product_live_handlers.salesforce.client import JobExecution
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
@@ -150,6 +159,20 @@ async def test_what_is_not_as_documented_is_no_answer(system: Any, body: Any, as
     error = await system(lambda *_: Reply(200, body), ask)
     assert isinstance(error, NoAnswer)
     assert " answered " in str(error)
+
+
+async def test_what_is_nested_without_a_bottom_is_no_answer() -> None:
+    """No JSON could be made of it for an output."""
+    deep = '{"id": "1", "x": ' + "[" * 400 + "]" * 400 + "}"
+    found = await salesforce(lambda *_: Reply(200, deep), lambda client: client.read("Job", "1"))
+    with pytest.raises(NoAnswer, match="nested too deep"):
+        whole(found, "Commerce Cloud")
+
+
+@pytest.mark.parametrize("location", ["/a\x00b", "/" + "a" * 99_999, "//elsewhere", "x"])
+def test_an_address_that_is_none_leads_nowhere(location: str) -> None:
+    """Whatever a system names as the place of a result."""
+    assert same_host("https://host", location) is None
 
 
 async def test_null_is_an_empty_list_and_a_number_is_an_id() -> None:
