@@ -11,6 +11,7 @@ RemoteError
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -20,21 +21,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import anyio
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from product_live_handlers.bounds import DEEPEST, LONGEST_NAME, cut, shorten
 
 Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST = 20_000_000
 """Bytes of an answer."""
-LONGEST_TEXT = 500
-"""Characters of another system's words that are repeated."""
-DEEPEST = 8
-"""Levels of another system's details that are repeated."""
 SIGNING = frozenset({"authorization", "icsessionid", "infa-session-id", "ids-session-id"})
 """Headers that sign a request: what they hold is as secret as what it was had for."""
 MOST_ISSUED = 50
@@ -100,6 +99,24 @@ def a_host_url(text: str) -> str:
 HostUrl = Annotated[str, AfterValidator(a_host_url)]
 
 
+def segment(text: str) -> str:
+    """Write a text as one part of a path; raises ValueError for what would be another path."""
+    if text in ("", ".", ".."):
+        raise ValueError(f"{text!r} cannot be a part of an address")
+    return quote(text, safe="")
+
+
+def an_id(text: str) -> str:
+    """Check what names a thing of another system: it becomes a part of a path."""
+    segment(text)
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"must have at most {LONGEST_NAME} characters")
+    return text
+
+
+Id = Annotated[str, AfterValidator(an_id)]
+
+
 class Connection(BaseModel):
     """What every section `[connections.<name>]` may say."""
 
@@ -113,6 +130,34 @@ class Connection(BaseModel):
     """Requests at once, of all executions together."""
     ca_file: Path | None = None
     """Certificates of a CA beside the system's own."""
+    client_cert: Path | None = None
+    """What a system is shown that asks for a certificate: PEM, with its chain, and its key unless that is apart."""
+    client_key: Path | None = None
+    client_key_passphrase: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _has_certificates(self) -> Self:
+        if self.client_cert is None and (self.client_key or self.client_key_passphrase):
+            raise ValueError("client_key and client_key_passphrase need client_cert")
+        # Tried now, and not at the first request; with no other certificates, which take longer to load.
+        self.add_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return self
+
+    def add_certificates(self, trust: ssl.SSLContext) -> None:
+        """Load what the files hold; raises ValueError, which names the file."""
+        phrase = self.client_key_passphrase
+        try:
+            named = self.ca_file
+            if self.ca_file is not None:
+                trust.load_verify_locations(cafile=self.ca_file)
+            named = self.client_cert
+            if self.client_cert is not None:
+                # Without a passphrase OpenSSL would ask the terminal for one.
+                trust.load_cert_chain(self.client_cert, self.client_key, phrase.get_secret_value() if phrase else "")
+        except OSError as error:
+            why = "its key, or passphrase, is another one" if named == self.client_cert else "there are none in it"
+            told = error.strerror if not isinstance(error, ssl.SSLError) else f"no PEM, or {why}"
+            raise ValueError(f"the certificates of {named} cannot be read: {told}") from None
 
     def secrets(self) -> list[str]:
         """Give the texts that no message may hold."""
@@ -221,7 +266,11 @@ class Wire:
             raise NoAnswer(told)
         if 300 <= status < 400:
             told = f"{self.system} answered with a redirect ({status}), which is not followed"
-        raise Refused(told, status=status, code=self.clean(code), details=self.cleaned(details))
+        raise self.refused(told, status=status, code=code, details=details)
+
+    def refused(self, text: str, *, status: int, code: str, details: Mapping[str, Any]) -> Refused:
+        """Make a refusal of another system's words: without secrets, and of a size."""
+        return Refused(self.clean(text), status=status, code=self.clean(code), details=cut(self.cleaned(dict(details))))
 
     def _remember(self, headers: Mapping[str, str]) -> None:
         for name, value in headers.items():
@@ -235,7 +284,7 @@ class Wire:
         for secret in sorted({*self.secrets, *self.issued}, key=len, reverse=True):
             if secret:
                 text = text.replace(secret, "***")
-        return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+        return shorten(text, LONGEST_NAME)
 
     def cleaned(self, said: Any, levels: int = DEEPEST) -> Any:
         """Give JSON of another system with all its texts cleaned."""
@@ -252,8 +301,7 @@ class Wire:
 async def open_wire(system: str, connection: Connection, explain: Explain) -> AsyncIterator[Wire]:
     """Open the way to a system, as its connection says."""
     trust = ssl.create_default_context()
-    if connection.ca_file is not None:
-        trust.load_verify_locations(cafile=connection.ca_file)
+    connection.add_certificates(trust)
     read, most = connection.read_timeout, connection.max_in_flight
     timeout = httpx.Timeout(read, connect=connection.connect_timeout)
 
@@ -343,18 +391,46 @@ def read_as(model: type[Model], said: Any, system: str) -> Model:
         raise NoAnswer(f"{system} answered with a {model.__name__} whose {where} cannot be read") from None
 
 
-def segment(text: str) -> str:
-    """Write a text as one part of a path; raises ValueError for what would be another path."""
-    if text in ("", ".", ".."):
-        raise ValueError(f"{text!r} cannot be a part of an address")
-    return quote(text, safe="")
+def seconds_of(answer: Answer, name: str, default: float) -> float:
+    """Give the seconds for which a login counts; raises LoginRefused for what is no number."""
+    said = answer.body.get(name) if isinstance(answer.body, dict) else None
+    if said is None or said == "":
+        return default
+    try:
+        seconds = float(said) if isinstance(said, str | int | float) and not isinstance(said, bool) else math.nan
+    except (ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise LoginRefused(f"the login gave an {name} that is no number of seconds", status=answer.status)
+    return seconds
+
+
+def whole(found: BaseModel, system: str) -> dict[str, Any]:
+    """Give all that a system said of something as JSON; raises NoAnswer for what no JSON can be made of."""
+    try:
+        return found.model_dump(mode="json", exclude_none=True)
+    except ValueError:
+        raise NoAnswer(f"{system} answered with a {type(found).__name__} that is nested too deep") from None
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
+    try:
+        read = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 
 
 def same_host(base: str, location: str) -> str | None:
     """Give the address of a path on the same host, or None for what leads elsewhere: a token would go with it."""
     if not location.startswith("/") or location.startswith("//") or "\\" in location:
         return None
-    url, there = httpx.URL(base), httpx.URL(base).join(location)
+    url = httpx.URL(base)
+    try:
+        there = url.join(location)
+    except httpx.InvalidURL:
+        return None
     return str(there) if (there.scheme, there.host, there.port) == (url.scheme, url.host, url.port) else None
 
 
@@ -370,9 +446,13 @@ def _json(headers: Mapping[str, str], text: bytes) -> tuple[Any, str]:
     if "xml" in headers.get("content-type", "") or text.lstrip().startswith(b"<"):
         return None, "in XML or HTML where JSON was asked for"
     try:
-        return json.loads(text), ""
+        return json.loads(text, parse_constant=_no_constant), ""
     except (ValueError, RecursionError):
         return None, "with what is no JSON"
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _written(value: Any) -> str:
@@ -386,7 +466,7 @@ def _why(error: Exception) -> str:
 def _date(text: str) -> float:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

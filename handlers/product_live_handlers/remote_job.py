@@ -15,7 +15,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -23,14 +24,14 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from product_live_handlers.bounds import LONGEST_NAME, LONGEST_TEXT, cut, shorten
 from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError
-from product_live_worker import Context, TaskFailed
+from product_live_handlers.settings import HandlerSettings
+from product_live_worker import Context, Handler, TaskFailed, handler
 
 Result = TypeVar("Result")
 Json = dict[str, Any]
 
-LONGEST_TEXT = 2000
-"""Characters of an error's text in an output."""
 MARGIN = 15.0
 """Seconds before the handler's deadline at which the waiting ends; of a short one, a tenth."""
 CANCELLING = 60.0
@@ -102,6 +103,39 @@ class WaitPolicy(Given):
     on_cancel: Literal["leave_running", "cancel"] = "cancel"
 
 
+class JobInput(Given):
+    """What the input of every connector may say beside what names the job."""
+
+    key: str | None = None
+    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
+    wait: WaitPolicy | None = None
+
+
+class ConnectorSettings(HandlerSettings):
+    """The section `[tasks.<key>.settings]` of a task that a connector serves."""
+
+    connection: str
+    """The account: a section `[connections.<name>]`."""
+    wait: WaitPolicy | None = None
+    """How to wait where the input does not say."""
+
+
+def connector(name: str, *, timeout: float) -> Callable[[Callable[..., Any]], Handler]:
+    """Make a handler of a function that waits for a remote job: `handler`, as all of these want to be run.
+
+    `timeout` is a little longer than the wait that is the default.
+    """
+    return handler(
+        name,
+        concurrency=1000,
+        timeout=timeout,
+        explicit=True,
+        on_crash="rerun",
+        on_repeat="adopt",
+        settings=ConnectorSettings,
+    )
+
+
 class RemoteResult(BaseModel):
     """What every output says; of a FAILED execution, beside `message` and `code`."""
 
@@ -113,6 +147,8 @@ class RemoteResult(BaseModel):
     finished_at: datetime | None = None
     error_code: str | None = None
     error_message: str | None = None
+    truncated: bool = False
+    """Whether something that the system said is cut here."""
 
 
 Output = TypeVar("Output", bound=RemoteResult)
@@ -139,7 +175,9 @@ class Look:
 
     remote: Json | None = None
     pending: bool = False
-    """It cannot be visible yet: what runs has to end first."""
+    """It cannot be known yet: what runs has to end first, or what is scheduled may still be replaced."""
+    scheduled: Json | None = None
+    """The run that it is unless somebody replaces it before it begins."""
     several: bool = False
     """More than one could be ours."""
     conclusive: bool = True
@@ -268,11 +306,26 @@ class Machine(Generic[Output]):
     async def _start(self) -> None:
         if self._known.get("phase") == "started":
             return
-        if self._job.lease:
-            async with self._context.lease(self._job.lease):
-                await self._start_alone()
-        else:
+        async with AsyncExitStack() as turn:
+            if self._job.lease:
+                await self._take(turn)
             await self._start_alone()
+
+    async def _take(self, turn: AsyncExitStack) -> None:
+        """Take the lease; raises TaskFailed when the time is over before another execution gives it back."""
+        try:
+            await turn.enter_async_context(self._context.lease(self._job.lease, timeout=0.0))
+        except TimeoutError as taken:
+            self._say("another execution is starting this job; its turn is waited for", why=str(taken))
+        else:
+            return
+        # Written down, so that only crashes in a row count.
+        await self._save(phase=self._known.get("phase", "waiting"))
+        left = max(0.0, self._left())
+        try:
+            await turn.enter_async_context(self._context.lease(self._job.lease, timeout=left))
+        except TimeoutError as taken:
+            raise self._out_of_time(f"Its turn to be started has not come: {taken}.") from None
 
     async def _start_alone(self) -> None:
         while self._known.get("phase") != "started":
@@ -354,6 +407,9 @@ class Machine(Generic[Output]):
                 return look
             if look.conclusive and now - self._known.get("looked_at", 0.0) >= SEEN_EVERY:
                 await self._save(looked_at=now)
+            if self._left() <= 0 and look.scheduled is not None:
+                # In time it would have been known for sure; without an id nobody could look for it, or end it.
+                return replace(look, remote=look.scheduled)
             await self._in_time()
             await self._clock.sleep(interval)
             interval = min(interval * self._wait.poll_multiplier, self._wait.poll_max_s)
@@ -406,7 +462,8 @@ class Machine(Generic[Output]):
                 errors += 1
                 if errors >= self._wait.max_consecutive_poll_errors:
                     await self._give_up(f"{errors} looks in a row have failed; the job may still run. {error}")
-                await self._in_time()
+                if self._left() <= 0:
+                    return await self._late(Seen(raw=str(self._known.get("raw", ""))), sure=False)
                 await self._clock.sleep(self._after(error, errors))
                 continue
             errors = 0
@@ -426,21 +483,18 @@ class Machine(Generic[Output]):
 
     async def _note(self, seen: Seen, *, first: bool) -> None:
         """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
-        now, before = self._clock.now(), self._known.get("seen_at", 0.0)
-        if first or seen.raw != self._known.get("raw") or now - before >= SEEN_EVERY:
-            await self._save(raw=seen.raw, seen_at=now)
+        now, before, raw = self._clock.now(), self._known.get("seen_at", 0.0), shorten(seen.raw, LONGEST_NAME)
+        if first or raw != self._known.get("raw") or now - before >= SEEN_EVERY:
+            await self._save(raw=raw, seen_at=now)
 
-    async def _late(self, seen: Seen) -> Output:
+    async def _late(self, seen: Seen, *, sure: bool = True) -> Output:
         spent = f"It did not end within {self._clock.now() - self._known['began']:.0f} s"
+        late, still = replace(seen, outcome=Outcome.TIMED_OUT), "it runs on" if sure else "it may still run"
         if self._wait.on_timeout == "leave_running":
-            raise self._failed(
-                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), f"{spent}; it runs on."
-            )
+            raise self._failed(late, f"{spent}; {still}.")
         if not await self._may_cancel():
-            text = f"{spent}, and cannot be cancelled from here; it runs on."
-            raise self._failed(
-                Seen(raw=seen.raw, outcome=Outcome.TIMED_OUT, fields=seen.fields), text, "cancel_unsupported"
-            )
+            text = f"{spent}, and cannot be cancelled from here; {still}."
+            raise self._failed(late, text, "cancel_unsupported")
         until = self._clock.now() + CANCELLING
         while seen.outcome is None:
             if self._is_over(until):
@@ -503,7 +557,7 @@ class Machine(Generic[Output]):
         output = self._output(outcome, seen.raw, seen.fields)
         said = text or output.get("error_message") or ""
         subject = f"{self._job.system}: the job {output.get('remote_id') or ''}".rstrip()
-        state = f" ({seen.raw})" if seen.raw else ""
+        state = f" ({output['raw_status']})" if seen.raw else ""
         message = f"{subject} {WORDS[outcome]}{state}. {said}".strip()
         return TaskFailed(message, code=code or CODES[outcome], output=output)
 
@@ -516,10 +570,8 @@ class Machine(Generic[Output]):
             "outcome": outcome,
             "raw_status": raw,
         }
-        if isinstance(said := values.get("error_message"), str):
-            values["error_message"] = shorten(said) or None
-        made = self._job.output.model_validate(values)
-        return made.model_dump(mode="json", by_alias=True)
+        values["error_message"] = values.get("error_message") or None
+        return bounded(self._job.output.model_validate(values).model_dump(mode="json", by_alias=True))
 
     # Ending early
 
@@ -532,7 +584,8 @@ class Machine(Generic[Output]):
         try:
             remote = self._known.get("remote")
             if remote is None and self._known.get("phase") in ("posting", "accepted") and self._job.grace:
-                remote = (await self._look()).remote
+                look = await self._look()
+                remote = look.remote or look.scheduled
             done = remote is not None and await self._job.cancel(remote)
         except (RemoteError, TaskFailed) as error:
             self._context.log.warning("the remote job could not be cancelled", error=str(error))
@@ -549,11 +602,15 @@ class Machine(Generic[Output]):
 
     async def _in_time(self) -> None:
         if self._left() <= 0:
-            spent = self._clock.now() - self._known["began"]
-            raise self._failed(
-                Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.TIMED_OUT),
-                f"Nothing came of it in {spent:.0f} s.",
-            )
+            raise self._out_of_time(f"No run of it is known after {self._clock.now() - self._known['began']:.0f} s.")
+
+    def _out_of_time(self, text: str) -> TaskFailed:
+        """Say that the time was over before a run was known, and what may come of it all the same."""
+        phase = self._known.get("phase")
+        left = {"posting": "It may have been started.", "accepted": "The start was taken; it may still run."}
+        seen = Seen(raw=str(self._known.get("raw", "")), outcome=Outcome.TIMED_OUT)
+        code = "cancel_unsupported" if phase in left and self._wait.on_timeout == "cancel" else ""
+        return self._failed(seen, f"{text} {left.get(str(phase), 'Nothing was started.')}", code)
 
     def _interval(self, seconds: float) -> float:
         return float(seconds * (1 + self._wait.poll_jitter * (2 * self._chance() - 1)))
@@ -597,9 +654,10 @@ def refusal(error: Refused) -> Json:
     return {"status_code": error.status, "error_code": error.code or None, **error.details}
 
 
-def shorten(text: str) -> str:
-    """Cut a text to what an output may hold."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+def bounded(output: Json) -> Json:
+    """Give an output of a size, and say in it whether anything is cut."""
+    kept = {name: cut(said, LONGEST_TEXT if name == "error_message" else LONGEST_NAME) for name, said in output.items()}
+    return {**kept, "truncated": output["truncated"] or kept != output}
 
 
 async def ask(

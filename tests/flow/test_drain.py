@@ -66,6 +66,26 @@ async def test_a_drain_that_cannot_wait_for_its_handlers_is_told_once(tmp_path: 
         assert both.handlers[1:] == ("again may run for 45 s, and after 30 s is run again by the next start",)
 
 
+async def test_a_drain_need_not_wait_for_what_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    """A connector waits for hours: neither it nor its timeout is spoken of, unless its section says to fail it."""
+
+    @handler("remote", timeout=14700, on_crash="rerun", on_repeat="adopt")
+    async def remote(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    @handler("long", timeout=90)
+    async def long(input: dict) -> None: ...  # type: ignore[type-arg]
+
+    tasks = {"long": {}, "remote": {}, "strict": {"handler": "remote", "on_crash": "fail"}}
+    for keys, advice in ((("remote",), ""), (("remote", "long"), "90s"), (("remote", "long", "strict"), "14700s")):
+        some = {key: tasks[key] for key in keys}
+        async with running_worker([long, remote], tmp_path / advice, world=new_world(*keys), tasks=some) as worker:
+            await until(worker.daemon.catalogue.loaded.is_set)
+        told = worker.heard(DrainTooShort)
+        assert [(len(one.handlers), f"to {advice}," in one.advice) for one in told] == [(len(keys) - 1, True)] * bool(
+            advice
+        )
+
+
 async def test_a_drain_that_is_long_enough_is_not_spoken_of(tmp_path: Path) -> None:
     """Who has set a drain as long as the handlers' timeouts reads nothing of it."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
@@ -16,8 +18,10 @@ from sqlalchemy import Engine, event
 
 from product_live_worker import Context, TaskFailed, handler, resource
 from product_live_worker.executors.connections import check_connections
+from product_live_worker.listener import Guard, listen
 from product_live_worker.model.errors import SettingsError
 from product_live_worker.model.execution import Execution, State
+from product_live_worker.ops.callbacks import create_callback_app
 from product_live_worker.parts import task_settings
 from product_live_worker.testkit import Sandbox, Trial
 from support.contexts import a_context
@@ -101,6 +105,121 @@ async def test_a_lease_ends_with_its_execution_and_not_with_its_worker(tmp_path:
             await second.key_leases.take("orders", "e2")
             await first.key_leases.release("orders", "e1")
     assert query(path, "SELECT execution FROM key_leases") == [("e2",)]
+
+
+@asynccontextmanager
+async def _statements(sort: str) -> AsyncIterator[list[str]]:
+    """Keep the statements that begin so."""
+    kept: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith(sort):
+            kept.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield kept
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_a_thousand_that_wait_cost_one_look(tmp_path: Path) -> None:
+    """Whatever they wait for: while nothing changes, one reads for all of them."""
+    async with opened(tmp_path / "worker.db") as journal:
+        await journal.claim(_execution("holder"))
+        leases, waiters = journal.key_leases, 1000
+        leases.look_again = 0.05
+        for number in range(10):
+            await leases.take(f"key {number}", "holder")
+        async with anyio.create_task_group() as waiting:
+            async with _statements("SELECT") as before:
+                for number in range(waiters):
+                    waiting.start_soon(leases.take, f"key {number % 10}", f"e{number}")
+                # Each has asked once: whose it is, and whether that one lives.
+                await until(lambda: len(before) >= 2 * waiters)
+            async with _statements("SELECT") as looks:
+                await until(lambda: len(looks) >= 5)
+            waiting.cancel_scope.cancel()
+    assert all("JOIN executions" in statement for statement in looks)
+    assert len(looks) < 10
+
+
+async def test_a_lease_goes_to_whoever_waits_longest(tmp_path: Path) -> None:
+    """On this worker at once, without a look; those that wait for others are not woken."""
+    async with opened(tmp_path / "worker.db") as journal:
+        leases, got = journal.key_leases, list[str]()
+        leases.look_again = 3600.0
+        for id in ("a", "b", "c", "d", "other"):
+            await journal.claim(_execution(id))
+        await leases.take("orders", "a")
+        await leases.take("prices", "other")
+
+        async def wait(key: str, id: str) -> None:
+            await leases.take(key, id)
+            got.append(id)
+            await leases.release(key, id)
+
+        async with anyio.create_task_group() as waiting:
+            for key, id in (("prices", "other2"), ("orders", "b"), ("orders", "c"), ("orders", "d")):
+                async with _statements("SELECT") as asked:
+                    waiting.start_soon(wait, key, id)
+                    await until(lambda: len(asked) >= 2)
+            async with _statements("SELECT") as asked:
+                await leases.release("orders", "a")
+                await until(lambda: len(got) == 3)
+            waiting.cancel_scope.cancel()
+    assert (got, len(asked)) == (["b", "c", "d"], 3)
+
+
+async def test_who_waits_looks_in_the_place_of_one_that_is_gone(tmp_path: Path) -> None:
+    """The one that looked for all has given up: the next goes on, and has the lease when its execution is over."""
+    async with opened(tmp_path / "worker.db") as first, opened(tmp_path / "worker.db") as second:
+        execution, _ = await first.claim(_execution("e1"))
+        await first.start(execution)
+        await first.key_leases.take("orders", "e1")
+        leases = second.key_leases
+        leases.look_again = 0.02
+        holders: list[str | None] = []
+
+        async def impatient() -> None:
+            holders.append(await leases.take("orders", "e2", timeout=0.1))
+            await first.close(execution)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as waiting:
+                async with _statements("SELECT") as asked:
+                    waiting.start_soon(impatient)
+                    await until(lambda: len(asked) >= 3)
+                holders.append(await leases.take("orders", "e3"))
+    assert holders == ["e1", None]
+
+
+@handler("hurried", concurrency=2)
+async def hurried(input: dict, context: Context) -> None:  # type: ignore[type-arg]
+    """Wait for the lease for as long as the input says."""
+    async with context.lease("orders", timeout=input["seconds"]):
+        await anyio.sleep_forever()
+
+
+@handler("hurried_threads", concurrency=2)
+def hurried_threads(input: dict, context: Context) -> None:  # type: ignore[type-arg]
+    """Do so in a thread."""
+    with context.lease("orders", timeout=input["seconds"]):
+        pass
+
+
+async def test_a_lease_is_waited_for_as_long_as_is_said(tmp_path: Path) -> None:
+    """Then the handler is told which execution has it, on the loop and in a thread."""
+    async with running_worker(
+        [hurried, hurried_threads], tmp_path, world=new_world("hurried", "hurried_threads", limit=0),
+        budget={"requests_per_minute": 0}, drain={"timeout": 0.1},
+    ) as worker:  # fmt: skip
+        (holder,) = worker.submit("hurried", {"seconds": 5})
+        await until(lambda: query(tmp_path / "worker.db", "SELECT execution FROM key_leases") == [(holder.id,)])
+        late = [*worker.submit("hurried", {"seconds": 0.05}), *worker.submit("hurried_threads", {"seconds": 0.05})]
+        await until(lambda: all(execution.status == "FAILED" for execution in late))
+    for execution in late:
+        assert f"the execution {holder.id} has the lease 'orders'" in execution.output["message"]
 
 
 def _execution(id: str, key: str = "") -> Execution:
@@ -204,6 +323,91 @@ async def test_only_what_is_new_wakes_who_waits(tmp_path: Path) -> None:
             event.remove(Engine, "before_cursor_execute", note)
     assert [one["body"] for one in heard] == ["done"]
     assert len(looks) == 2
+
+
+HEAD = b"POST /callbacks/1-x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n"
+WITHIN = 0.2
+
+
+@asynccontextmanager
+async def _guarded(stored: list[str], *, connections: int = 100) -> AsyncIterator[int]:
+    """Serve the outward face alone, with less patience."""
+
+    async def store(_: str, body: str) -> bool:
+        stored.append(body)
+        return True
+
+    app = create_callback_app(store, within=WITHIN)
+    async with listen(app, "127.0.0.1", 0, guard=Guard(within=WITHIN, connections=connections)) as port:
+        yield port
+
+
+async def _all_of(stream: anyio.abc.SocketStream) -> bytes:
+    """Read until the other side closes."""
+    read = b""
+    try:
+        while True:
+            read += await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return read
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (HEAD, b""),
+        (HEAD + b"\r\n", b"HTTP/1.1 408"),
+        (HEAD + b"\r\n12345", b"HTTP/1.1 408"),
+        (HEAD + b"\r\n123456789", b"HTTP/1.1 200"),
+    ],
+)
+async def test_whoever_is_slow_to_call_holds_nothing(sent: bytes, answer: bytes) -> None:
+    """Silent, or sending byte by byte: it ends in time, and nothing is stored; after an answer it ends too."""
+    stored: list[str] = []
+    with anyio.fail_after(WITHIN * 20):
+        async with (
+            _guarded(stored) as port,
+            await anyio.connect_tcp("127.0.0.1", port) as stream,
+            anyio.create_task_group() as dripping,
+        ):
+
+            async def drip() -> None:
+                await stream.send(sent)
+                while sent == HEAD:
+                    await anyio.sleep(WITHIN / 10)
+                    await stream.send(b"x")
+
+            dripping.start_soon(_quietly, drip)
+            heard = await _all_of(stream)
+            dripping.cancel_scope.cancel()
+    assert heard.startswith(answer)
+    assert bool(heard) is bool(answer)
+    assert stored == ["123456789"] * answer.endswith(b"200")
+
+
+async def _quietly(do: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(anyio.BrokenResourceError):
+        await do()
+
+
+async def test_only_so_many_may_call_at_once() -> None:
+    """One more is closed before it has said a word; when they are gone, others are heard."""
+    stored: list[str] = []
+    with anyio.fail_after(WITHIN * 20):
+        async with _guarded(stored, connections=3) as port, AsyncExitStack() as silent:
+            for _ in range(3):
+                await silent.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+            began = anyio.current_time()
+            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                assert await _all_of(stream) == b""
+            assert anyio.current_time() - began < WITHIN / 2
+            await silent.aclose()
+            async with httpx.AsyncClient(trust_env=False) as http:
+                while not stored:
+                    with contextlib.suppress(httpx.TransportError):
+                        await http.post(f"http://127.0.0.1:{port}/callbacks/1-x", content=b"heard")
+    assert stored == ["heard"]
 
 
 async def test_an_address_outlives_a_restart_and_a_retry(tmp_path: Path) -> None:

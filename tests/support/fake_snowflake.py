@@ -303,7 +303,7 @@ class FakeSnowflake(Remote):
 
     def _submit_statement(self, asked: Asked) -> Reply:
         sql, bound = asked.body["statement"], [one["value"] for one in asked.body["bindings"].values()]
-        name = bound[0].rsplit(".", 1)[-1]
+        name = bound[0].rsplit(".", 1)[-1].removeprefix("id-")
         asked.subject = name
         task = self.tasks[name]
         rows: list[list[Any]] = [["done"]]
@@ -312,16 +312,20 @@ class FakeSnowflake(Remote):
                 if run.state(self.now) == "EXECUTING":
                     run.cancelled = self.now + 10
         elif "RUN_ID >=" in sql:
-            wanted = [run for run in task.runs if run.number >= int(bound[1]) and bound[2] == f"id-{name}"]
-            rows = [[str(run.number), run.state(self.now)] for run in wanted]
+            begun = [run for run in task.runs if (run.begins + self.skew) * 1000 >= int(bound[2])]
+            wanted = [run for run in task.runs if run.number >= int(bound[1]) or run in begun]
+            rows = [[str(run.number), self._begun(run)] for run in wanted]
         else:
             run_id = int(bound[1])
             rows = [
-                [run.state(self.now), None, None, name, self._time(run.begins), self._time(run.ends())]
+                [name, run.state(self.now), None, None, self._time(run.begins), self._time(run.ends())]
                 for run in task.runs
                 if run.number == run_id
             ]
         return Reply(200, {"code": "090001", "statementHandle": "01a", "data": rows})
+
+    def _begun(self, run: Run) -> str:
+        return "SCHEDULED" if run.state(self.now) == "SCHEDULED" else "EXECUTING"
 
     # Words
 

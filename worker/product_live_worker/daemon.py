@@ -37,7 +37,7 @@ from product_live_worker.model.errors import JournalError, JournalUnusable, Jour
 from product_live_worker.model.execution import Execution
 from product_live_worker.model.handler import Handler
 from product_live_worker.ops.access import Access
-from product_live_worker.ops.callbacks import create_callback_app
+from product_live_worker.ops.callbacks import GUARD, create_callback_app
 from product_live_worker.ops.health import Health, verdict
 from product_live_worker.ops.page.pages import Pages
 from product_live_worker.ops.page.routes import Page
@@ -411,7 +411,8 @@ async def open_daemon(
         opened.callback(daemon.page.close)
         if http.callback_port is not None:
             outward = create_callback_app(journal.callbacks.store)
-            daemon.callback_port = await opened.enter_async_context(listen(outward, http.host, http.callback_port))
+            listening = listen(outward, http.host, http.callback_port, guard=GUARD)
+            daemon.callback_port = await opened.enter_async_context(listening)
         emit(
             WorkerStarted(
                 version=__version__,

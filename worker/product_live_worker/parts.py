@@ -118,8 +118,8 @@ def _without_cluster(settings: Settings, handlers: Mapping[str, Handler]) -> Ite
 
 
 def long_enough(tasks: Iterable[ServedTask]) -> str:
-    """Say what to set so that a stop can wait for every handler."""
-    longest = max(task.timeout for task in tasks)
+    """Say what to set so that a stop can wait for every handler that does not go on at the next start."""
+    longest = max(task.timeout for task in tasks if not task.resumes)
     return (
         f"Set drain.timeout to {longest:g}s, and let the service manager wait for longer "
         f"(TimeoutStopSec, terminationGracePeriodSeconds); or give the tasks a shorter timeout."

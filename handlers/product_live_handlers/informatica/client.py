@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from product_live_handlers.informatica.models import CodeTaskStatus, LogEntry, MonitorEntry, StartedJob
+from product_live_handlers.informatica.models import (
+    CodeTaskStatus,
+    LogEntry,
+    MonitorEntry,
+    StartedCodeTask,
+    StartedJob,
+)
 from product_live_handlers.remote_http import (
     Answer,
     NoAnswer,
-    Refused,
     Session,
     Wire,
     first_text,
@@ -132,10 +137,11 @@ class InformaticaClient:
         path = first_text(objects[0], ("path",)) if isinstance(objects, list) and objects else ""
         return path.rsplit("/", 1)[-1]
 
-    async def start_code_task(self, code_task_id: str | int) -> dict[str, Any]:
+    async def start_code_task(self, code_task_id: str | int) -> StartedCodeTask:
         """Start a code task: POST /disnext/api/v1/CodeTask/Start."""
         path = "/disnext/api/v1/CodeTask/Start"
-        return _object(await self._send("POST", "code", path, body={"codeTaskId": code_task_id}, fresh=True), "jobId")
+        answer = await self._send("POST", "code", path, body={"codeTaskId": code_task_id}, fresh=True)
+        return read_as(StartedCodeTask, _object(answer, "jobId"), SYSTEM)
 
     async def code_task_status(self, job_id: str) -> CodeTaskStatus:
         """Ask for a code task's job: GET /disnext/api/v1/CodeTask/JobStatus/{jobId}."""
@@ -178,9 +184,8 @@ class InformaticaClient:
         if body.get("@type") == "error" or isinstance(body.get("error"), dict):
             code, text, details = explain(answer.status, body)
             status = body.get("statusCode") if isinstance(body.get("statusCode"), int) else answer.status
-            told = self._wire.clean(f"Informatica answered {code}: {text}")
-            code, details = self._wire.clean(code), self._wire.cleaned(details)
-            raise Refused(told, status=int(status or answer.status), code=code, details=details)
+            told, status = f"Informatica answered {code}: {text}", int(status or answer.status)
+            raise self._wire.refused(told, status=status, code=code, details=details)
         return answer
 
 
@@ -191,7 +196,8 @@ def _object(answer: Answer, *needed: str) -> dict[str, Any]:
 
 
 def _entries(answer: Answer) -> list[dict[str, Any]]:
-    found = answer.body if isinstance(answer.body, list) else [answer.body] if answer.body else []
-    if not all(isinstance(one, dict) for one in found):
+    """Give the rows of a list; one that is none has nothing in it, but is there."""
+    if answer.body is not None and not isinstance(answer.body, list | dict):
         raise NoAnswer("Informatica answered with what is no list of entries")
-    return found
+    found = answer.body if isinstance(answer.body, list) else [answer.body] if answer.body else []
+    return [one if isinstance(one, dict) else {} for one in found]

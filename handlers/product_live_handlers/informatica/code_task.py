@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from product_live_handlers.informatica.client import InformaticaClient
-from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
-from product_live_handlers.informatica.models import CodeTaskStatus, moment
-from product_live_handlers.remote_http import Refused
+from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
+from product_live_handlers.informatica.models import CodeTaskStatus
+from product_live_handlers.remote_http import Id, Refused, moment
 from product_live_handlers.remote_job import (
     Clock,
+    ConnectorSettings,
     Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -22,7 +22,8 @@ from product_live_handlers.remote_job import (
     Seen,
     WaitPolicy,
     ask,
-    shorten,
+    bounded,
+    connector,
 )
 from product_live_worker import Context, handler, resource
 
@@ -40,16 +41,13 @@ ENDS = {
 }
 
 
-class InformaticaCodeTaskInput(Given):
+class InformaticaCodeTaskInput(JobInput):
     """Which code task, and how."""
 
     code_task_id: str | int
     """Sent as it is given: the document says text, its sample has a number."""
     resend_on_ambiguous: bool = False
     """Whether a start whose answer was lost is sent again, though it may run twice then."""
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=15, poll_max_s=60)
@@ -66,15 +64,7 @@ class InformaticaCodeTaskOutput(RemoteResult):
     """All that Informatica says of it."""
 
 
-@handler(
-    "informatica.code_task",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=InformaticaSettings,
-)
+@connector("informatica.code_task", timeout=14700)
 async def informatica_code_task(
     input: InformaticaCodeTaskInput,
     context: Context,
@@ -111,7 +101,7 @@ class InformaticaCodeTask:
     async def start(self, baseline: Json) -> Json | None:
         """See Job."""
         started = await self._client.start_code_task(self._input.code_task_id)
-        return {"job_id": str(started["jobId"]), "instance": str(started.get("codeTaskInstanceName") or "")}
+        return {"job_id": started.job_id}
 
     async def look(self, baseline: Json) -> Look:
         """See Job."""
@@ -160,7 +150,7 @@ class InformaticaCodeTask:
 class InformaticaCodeTaskStatusInput(Given):
     """Which job."""
 
-    job_id: str = Field(min_length=1)
+    job_id: Id
 
 
 @handler(
@@ -169,7 +159,7 @@ class InformaticaCodeTaskStatusInput(Given):
     timeout=300,
     explicit=True,
     on_crash="rerun",
-    settings=InformaticaSettings,
+    settings=ConnectorSettings,
 )
 async def informatica_code_task_status(
     input: InformaticaCodeTaskStatusInput,
@@ -180,9 +170,10 @@ async def informatica_code_task_status(
     status = await ask(lambda: client.code_task_status(input.job_id), clock=client.new_clock(), context=context)
     outcome = ENDS.get(word_of(status), Outcome.UNKNOWN)
     fields = fields_of(input.job_id, status)
-    return InformaticaCodeTaskOutput(
+    found = InformaticaCodeTaskOutput(
         **{**fields, "outcome": outcome, "remote_id": input.job_id, "raw_status": word_of(status)}
     )
+    return InformaticaCodeTaskOutput.model_validate(bounded(found.model_dump(mode="json")))
 
 
 def word_of(status: CodeTaskStatus) -> str:
@@ -194,15 +185,14 @@ def fields_of(job_id: str, status: CodeTaskStatus) -> dict[str, Any]:
     """Give what an output says of a job."""
     said = status.error_message or status.first_error_message
     whole = status.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(CodeTaskStatus.model_fields))
-    short = {name: shorten(value) if isinstance(value, str) else value for name, value in whole.items()}
     log = status.session_log_url
     return {
         "job_id": job_id,
         "instance_name": status.instance_name,
         "run_id": status.run_id,
         "session_log_url": re.sub(r"(?<!:)/{2,}", "/", log) if log else None,
-        "status": short,
+        "status": whole,
         "started_at": moment(status.start_time),
         "finished_at": moment(status.end_time),
-        "error_message": shorten(said) if said else None,
+        "error_message": said or None,
     }

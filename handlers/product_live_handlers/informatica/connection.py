@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from product_live_handlers.informatica.client import InformaticaClient, Signed, explain
 from product_live_handlers.remote_http import (
@@ -22,10 +22,11 @@ from product_live_handlers.remote_http import (
     RemoteError,
     Session,
     Wire,
+    a_host_url,
     first_text,
     open_wire,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 
 IDLE = 25 * 60.0
 """Seconds without a request after which a session is not used again; Informatica ends it after 30 minutes."""
@@ -60,17 +61,6 @@ class InformaticaConnection(Connection):
         return self
 
 
-class InformaticaSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that an Informatica handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The organization: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
-
-
 LOGINS = {
     "v2": "/ma/api/v2/user/login",
     "v3": "/saas/public/core/v3/login",
@@ -91,10 +81,14 @@ async def _login(connection: InformaticaConnection, wire: Wire, clock: Clock) ->
     if not name or not base:
         _, text, _ = explain(answer.status, answer.body)
         raise LoginRefused(wire.clean(f"the login gave no session. {text}"), status=answer.status)
+    try:
+        base = a_host_url(base)
+    except ValueError as error:
+        raise LoginRefused(f"the login gave an address for the API that {error}", status=answer.status) from None
     until = _until(name) or _moment(answer.body, "sessionExpireTime")
     root = connection.code_task_url or base.removesuffix("/saas")
     lasts = IDLE if until is None else max(1.0, until - clock.now() - EARLY)
-    return Signed(name, base.rstrip("/"), root.rstrip("/"), idle=IDLE if until is None else None), lasts
+    return Signed(name, base, root, idle=IDLE if until is None else None), lasts
 
 
 def _said(connection: InformaticaConnection, answer: Answer) -> tuple[str, str]:
@@ -115,14 +109,14 @@ def _until(name: str) -> float | None:
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "==")) if len(parts) == 3 else {}
         return float(claims["exp"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _moment(body: Any, name: str) -> float | None:
     try:
         return datetime.fromisoformat(first_text(body, (name,))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -12,13 +12,16 @@ from typing import Annotated, Any, Literal
 import anyio
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
+from product_live_handlers.bounds import clipped
 from product_live_handlers.informatica.client import InformaticaClient
-from product_live_handlers.informatica.connection import InformaticaConnection, InformaticaSettings, open_informatica
-from product_live_handlers.informatica.models import LogEntry, MonitorEntry, moment
-from product_live_handlers.remote_http import NoAnswer, RemoteError
+from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
+from product_live_handlers.informatica.models import LogEntry, MonitorEntry, Row
+from product_live_handlers.remote_http import NoAnswer, RemoteError, moment
 from product_live_handlers.remote_job import (
     Clock,
+    ConnectorSettings,
     Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -27,6 +30,7 @@ from product_live_handlers.remote_job import (
     Seen,
     WaitPolicy,
     ask,
+    connector,
 )
 from product_live_worker import Callback, Context, TaskFailed, handler, resource
 
@@ -73,7 +77,7 @@ class _Task(Given):
         return {**self.named(), "taskType": self.task_type}
 
 
-class InformaticaJobInput(_Task):
+class InformaticaJobInput(_Task, JobInput):
     """Which task, and how."""
 
     runtime: dict[str, JsonValue] | None = None
@@ -85,9 +89,6 @@ class InformaticaJobInput(_Task):
     resend_on_ambiguous: bool = False
     fetch_session_log: bool = False
     session_log_max_bytes: int = Field(default=65536, ge=1, le=500_000)
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=15, poll_max_s=60)
@@ -111,15 +112,7 @@ class InformaticaJobOutput(RemoteResult):
     session_log_excerpt: str | None = None
 
 
-@handler(
-    "informatica.job",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=InformaticaSettings,
-)
+@connector("informatica.job", timeout=14700)
 async def informatica_job(
     input: InformaticaJobInput,
     context: Context,
@@ -131,8 +124,9 @@ async def informatica_job(
     result = await Machine(InformaticaJob(input, context, client, clock), context, wait, clock=clock).run()
     if input.fetch_session_log and result.log_entry_id:
         try:
-            log = _text(await client.session_log(result.log_entry_id))[: input.session_log_max_bytes]
-            result.session_log_excerpt = log
+            log = _text(await client.session_log(result.log_entry_id))
+            result.session_log_excerpt = clipped(log, input.session_log_max_bytes)
+            result.truncated = result.truncated or result.session_log_excerpt != log
         except RemoteError as error:
             context.log.warning("the session log was not fetched", error=str(error))
     return result
@@ -205,11 +199,13 @@ class InformaticaJob:
         ended = await self._client.activity_log(baseline["task_id"], limit=ROWS)
         found = _runs(baseline, live, ended)
         new = {run: at for run, at in found.items() if run not in baseline["known"] and _since(at, baseline["date"])}
-        if len(new) > 1:
+        rows: list[Row] = [*live, *ended]
+        unread = any(_may_be(one, baseline) and _since(one.start_time_utc, baseline["date"]) for one in rows)
+        if len(new) > 1 or (new and unread):
             return Look(several=True)
         if not new:
             # By our own clock alone, what began since then cannot be told for sure.
-            return Look(conclusive=baseline.get("dated", True))
+            return Look(conclusive=baseline.get("dated", True) and not unread)
         (run,) = new
         # A run's number is its task's own: others have a run of the same number.
         ids = [one.task_id for one in live if one.run_id == run and _lives(one, baseline)]
@@ -248,7 +244,7 @@ class InformaticaJob:
         """See Job: a stop ends whatever runs of the task, so it must be ours alone."""
         if not self._input.stop_even_if_shared:
             live, _ = await self._client.activity_monitor()
-            runs = [one.run_id for one in live if _lives(one, remote)]
+            runs = [one.run_id for one in live if _lives(one, remote) or _may_be(one, remote)]
             if runs != [remote["run_id"]]:
                 self._context.log.warning("not stopped: a stop would end other runs of the task too", live=len(runs))
                 return False
@@ -331,7 +327,7 @@ class InformaticaJobStopOutput(BaseModel):
 
 
 @handler(
-    "informatica.job_stop", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=InformaticaSettings
+    "informatica.job_stop", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=ConnectorSettings
 )
 async def informatica_job_stop(
     input: InformaticaJobStopInput,
@@ -347,7 +343,8 @@ async def informatica_job_stop(
         this = {"task_id": input.task_id, "name": name}
         live, _ = await client.activity_monitor()
         runs = [one.run_id for one in live if _lives(one, this) and one.run_id is not None]
-        alone = not runs or (len(runs) == 1 and input.run_id in (None, runs[0]))
+        unread = any(_may_be(one, this) for one in live)
+        alone = not unread and (not runs or (len(runs) == 1 and input.run_id in (None, runs[0])))
         if not alone and not input.stop_even_if_shared:
             text = f"A stop ends all live runs of the task, and these are {runs[:10]}; set stop_even_if_shared to do so"
             raise TaskFailed(text, code="not_alone", output={"live_runs": runs[:100]})
@@ -368,6 +365,12 @@ def _fits(entry: LogEntry, this: Json) -> bool:
     if this["task_id"] and entry.object_id:
         return bool(entry.object_id == this["task_id"])
     return this["name"] is None or entry.object_name in (this["name"], None)
+
+
+def _may_be(row: Row, this: Json) -> bool:
+    """Whether a row that does not say which run it is could be of this task."""
+    pairs = zip(row.of, (this["task_id"], this["name"]), strict=True)
+    return row.run_id is None and all(not there or not ours or there == ours for there, ours in pairs)
 
 
 def _runs(this: Json, live: list[MonitorEntry], ended: list[LogEntry]) -> dict[int, str | None]:

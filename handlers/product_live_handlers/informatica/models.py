@@ -2,52 +2,105 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+
+from product_live_handlers.bounds import LONGEST_NAME
+from product_live_handlers.remote_http import Id
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, populate_by_name=True)
 
 
+def _no_bool(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise ValueError("true and false are no numbers")  # noqa: TRY004 (pydantic collects these)
+    return given
+
+
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+Number = Annotated[int, BeforeValidator(_no_bool)]
+
+
+class Row(_Wire):
+    """A run in a list. What of it cannot be read is None: that must not be in the way of the others."""
+
+    run_id: Number | None = Field(default=None, alias="runId")
+    start_time_utc: str | None = Field(default=None, alias="startTimeUtc")
+
+    @property
+    def of(self) -> tuple[str | None, str | None]:
+        """The id and the name of its task."""
+        raise NotImplementedError
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _or_none(cls, given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(given)
+        except ValidationError:
+            return None
+
+
 class StartedJob(_Wire):
     """The answer to a start."""
 
-    task_id: str | None = Field(default=None, alias="taskId")
-    task_federated_id: str | None = Field(default=None, alias="taskFederatedId")
-    task_name: str | None = Field(default=None, alias="taskName")
-    run_id: int = Field(alias="runId")
+    task_id: Name | None = Field(default=None, alias="taskId")
+    task_federated_id: Name | None = Field(default=None, alias="taskFederatedId")
+    task_name: Name | None = Field(default=None, alias="taskName")
+    run_id: Number = Field(alias="runId")
 
 
-class MonitorEntry(_Wire):
+class StartedCodeTask(_Wire):
+    """The answer to the start of a code task."""
+
+    job_id: Id = Field(alias="jobId")
+
+
+class MonitorEntry(Row):
     """A run that lives."""
 
     id: str | None = None
-    task_id: str | None = Field(default=None, alias="taskId")
-    task_name: str | None = Field(default=None, alias="taskName")
-    run_id: int | None = Field(default=None, alias="runId")
+    task_id: Name | None = Field(default=None, alias="taskId")
+    task_name: Name | None = Field(default=None, alias="taskName")
     start_time: str | None = Field(default=None, alias="startTime")
-    start_time_utc: str | None = Field(default=None, alias="startTimeUtc")
     execution_state: str | None = Field(default=None, alias="executionState")
 
+    @property
+    def of(self) -> tuple[str | None, str | None]:
+        """See Row."""
+        return self.task_id, self.task_name
 
-class LogEntry(_Wire):
+
+class LogEntry(Row):
     """A run that has ended. Times without UTC in their name are of the pod."""
 
-    id: str | None = None
-    object_id: str | None = Field(default=None, alias="objectId")
-    object_name: str | None = Field(default=None, alias="objectName")
-    run_id: int | None = Field(default=None, alias="runId")
-    state: int | None = None
+    id: Id | None = None
+    object_id: Name | None = Field(default=None, alias="objectId")
+    object_name: Name | None = Field(default=None, alias="objectName")
+    state: Number | None = None
     is_stopped: bool | None = Field(default=None, alias="isStopped")
-    start_time_utc: str | None = Field(default=None, alias="startTimeUtc")
     end_time_utc: str | None = Field(default=None, alias="endTimeUtc")
     success_source_rows: int | None = Field(default=None, alias="successSourceRows")
     failed_source_rows: int | None = Field(default=None, alias="failedSourceRows")
     success_target_rows: int | None = Field(default=None, alias="successTargetRows")
     failed_target_rows: int | None = Field(default=None, alias="failedTargetRows")
     error_msg: str | None = Field(default=None, alias="errorMsg")
+
+    @property
+    def of(self) -> tuple[str | None, str | None]:
+        """See Row."""
+        return self.object_id, self.object_name
 
 
 class CodeTaskStatus(_Wire):
@@ -75,12 +128,3 @@ class CodeTaskStatus(_Wire):
     advanced_log_download_url: str | None = Field(default=None, alias="advancedLogDownloadUrl")
     assigned_serverless_compute_units: float | None = Field(default=None, alias="assignedServerlessComputeUnits")
     consumed_serverless_compute_units: float | None = Field(default=None, alias="consumedServerlessComputeUnits")
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
-    try:
-        read = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read

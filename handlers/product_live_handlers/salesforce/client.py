@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from product_live_handlers.remote_http import (
     Answer,
+    Id,
     NoAnswer,
     Refused,
     Session,
@@ -65,7 +65,7 @@ class JobExecution(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str
+    id: Id
     job_id: str | None = None
     client_id: str | None = None
     status: str | None = None
@@ -200,15 +200,6 @@ class OcapiClient:
             return await self._wire.send(method, url, headers=headers, params=query, content=body, fresh=fresh)
 
         return await signed(self.session, send, lambda refused: refused.status == 401 or refused.code == STALE_TOKEN)
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
-    try:
-        read = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 
 
 def _execution(said: Any) -> JobExecution:

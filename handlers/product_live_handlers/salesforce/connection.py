@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote_plus
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from product_live_handlers.remote_http import (
     Connection,
@@ -19,8 +19,9 @@ from product_live_handlers.remote_http import (
     Wire,
     first_text,
     open_wire,
+    seconds_of,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 from product_live_handlers.salesforce.client import OcapiClient, explain
 
 EARLY = 60.0
@@ -40,17 +41,6 @@ class SalesforceConnection(Connection):
     scopes: tuple[str, ...] = ()
 
 
-class SalesforceSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that a Salesforce handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The instance: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
-
-
 async def _token(connection: SalesforceConnection, wire: Wire) -> tuple[str, float]:
     form: dict[str, str] = {"grant_type": "client_credentials"}
     form |= {"scope": " ".join(connection.scopes)} if connection.scopes else {}
@@ -64,8 +54,7 @@ async def _token(connection: SalesforceConnection, wire: Wire) -> tuple[str, flo
     token = first_text(answer.body, ("access_token",))
     if not token:
         raise LoginRefused("the login gave no access_token", status=answer.status)
-    lasts = float(first_text(answer.body, ("expires_in",)) or 1799)
-    return token, max(1.0, lasts - EARLY)
+    return token, max(1.0, seconds_of(answer, "expires_in", 1799) - EARLY)
 
 
 @asynccontextmanager

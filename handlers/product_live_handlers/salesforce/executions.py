@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from product_live_handlers.remote_http import NoAnswer, Refused
-from product_live_handlers.remote_job import Given, ask
-from product_live_handlers.salesforce.client import MOST, NOT_FOUND, OcapiClient
-from product_live_handlers.salesforce.connection import SalesforceConnection, SalesforceSettings, open_salesforce
+from product_live_handlers.bounds import LONGEST_WORDS, MOST_ROWS, cut
+from product_live_handlers.remote_http import Id, NoAnswer, Refused, whole
+from product_live_handlers.remote_job import ConnectorSettings, Given, ask
+from product_live_handlers.salesforce.client import MOST, NOT_FOUND, SYSTEM, JobExecution, OcapiClient
+from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
 from product_live_worker import Context, handler, resource
 
 
@@ -17,8 +18,8 @@ class SalesforceExecutionsInput(Given):
     """An operation, and what it is about."""
 
     operation: Literal["list", "read", "delete"]
-    job_id: str = Field(min_length=1)
-    execution_id: str | None = Field(default=None, min_length=1)
+    job_id: Id
+    execution_id: Id | None = None
     status: str | None = None
     """list: only these; where the version can search."""
     start: int = Field(default=0, ge=0)
@@ -36,11 +37,13 @@ class SalesforceExecutionsOutput(BaseModel):
 
     total: int | None = None
     executions: list[dict[str, Any]] = Field(default_factory=list)
+    truncated: bool = False
+    """Whether something of them is left out here."""
     deleted: bool = False
 
 
 @handler(
-    "salesforce.executions", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=SalesforceSettings
+    "salesforce.executions", concurrency=20, timeout=300, explicit=True, on_crash="rerun", settings=ConnectorSettings
 )
 async def salesforce_executions(
     input: SalesforceExecutionsInput,
@@ -74,11 +77,15 @@ async def _do(input: SalesforceExecutionsInput, client: OcapiClient) -> Salesfor
         await client.delete(input.job_id, name)
         return SalesforceExecutionsOutput(deleted=True)
     if input.operation == "read":
-        found = [await client.read(input.job_id, name)]
-        return SalesforceExecutionsOutput(executions=[one.model_dump(mode="json", exclude_none=True) for one in found])
+        return _told([await client.read(input.job_id, name)])
     if client.searches:
         page = await client.search(input.job_id, status=input.status, start=input.start, count=input.count)
     else:
         page = await client.list(input.job_id, start=input.start, count=input.count)
-    rows = [one.model_dump(mode="json", exclude_none=True) for one in page.found]
-    return SalesforceExecutionsOutput(total=page.total, executions=rows)
+    return _told(page.found, page.total)
+
+
+def _told(found: list[JobExecution], total: int | None = None) -> SalesforceExecutionsOutput:
+    rows = [whole(one, SYSTEM) for one in found]
+    kept = cut(rows, LONGEST_WORDS, MOST_ROWS)
+    return SalesforceExecutionsOutput(total=total, executions=kept, truncated=kept != rows)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from product_live_handlers.remote_http import Refused, RemoteError
+from product_live_handlers.remote_http import Id, Refused, RemoteError, moment
 from product_live_handlers.remote_job import (
     Clock,
-    Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -19,26 +18,24 @@ from product_live_handlers.remote_job import (
     RemoteResult,
     Seen,
     WaitPolicy,
-    shorten,
+    connector,
 )
 from product_live_handlers.salesforce.client import (
     MOST,
     NOT_FOUND,
     RUNNING,
     Executions,
+    ExitStatus,
     JobExecution,
     OcapiClient,
     StepExecution,
-    moment,
 )
-from product_live_handlers.salesforce.connection import SalesforceConnection, SalesforceSettings, open_salesforce
-from product_live_worker import Context, TaskFailed, handler, resource
+from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
+from product_live_worker import Context, TaskFailed, resource
 
 SKEW = 2.0
 """Seconds by which a start may be before the server's own time."""
 MOST_PAGES = 25
-MOST_STEPS = 20
-"""Steps that failed, in an output."""
 GRACE = 30.0
 """Seconds in which an execution must be found that was started."""
 LIVE = frozenset({"pending", "running", "pausing", "paused", "resuming", "resumed"}) | {
@@ -49,10 +46,10 @@ PHASES = LIVE | {"finished", "aborted", "unknown"}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
-class SalesforceJobInput(Given):
+class SalesforceJobInput(JobInput):
     """Which job, and how."""
 
-    job_id: str = Field(min_length=1)
+    job_id: Id
     parameters: dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Text] = Field(
         default_factory=dict
     )
@@ -62,9 +59,6 @@ class SalesforceJobInput(Given):
     max_resends: int = Field(default=1, ge=0, le=5)
     delete_record_after: bool = False
     paused_fail_after_s: float = Field(default=3600, gt=0)
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
     @model_validator(mode="after")
     def _one_document(self) -> SalesforceJobInput:
@@ -89,15 +83,7 @@ class SalesforceJobOutput(RemoteResult):
     failed_steps: list[StepExecution] = Field(default_factory=list)
 
 
-@handler(
-    "salesforce.job",
-    concurrency=1000,
-    timeout=7500,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=SalesforceSettings,
-)
+@connector("salesforce.job", timeout=7500)
 async def salesforce_job(
     input: SalesforceJobInput,
     context: Context,
@@ -256,9 +242,9 @@ def fields_of(execution: JobExecution) -> dict[str, Any]:
         "exit_code": exit_.code if exit_ else None,
         "exit_status": exit_.status if exit_ and exit_.status in ("ok", "error") else None,
         "duration_ms": execution.duration,
-        "execution_scopes": execution.execution_scopes[:100],
+        "execution_scopes": execution.execution_scopes,
         "log_file": execution.log_file_path or execution.log_file_name,
-        "failed_steps": [_short(step) for step in failed[:MOST_STEPS]],
+        "failed_steps": [_short(step) for step in failed],
         "started_at": moment(execution.start_time),
         "finished_at": moment(execution.end_time),
         "error_code": exit_.code if bad and exit_ else None,
@@ -268,6 +254,5 @@ def fields_of(execution: JobExecution) -> dict[str, Any]:
 
 def _short(step: StepExecution) -> dict[str, Any]:
     known = step.model_dump(include=set(StepExecution.model_fields), exclude_none=True)
-    exit_ = known.get("exit_status", {})
-    plain = {name: shorten(str(value)) for name, value in exit_.items() if re.fullmatch("code|message|status", name)}
-    return {**known, "exit_status": plain}
+    exit_ = step.exit_status
+    return {**known, "exit_status": exit_ and exit_.model_dump(include=set(ExitStatus.model_fields), exclude_none=True)}

@@ -24,6 +24,7 @@ from product_live_handlers.remote_http import (
 from product_live_handlers.remote_job import Clock
 from product_live_handlers.snowflake.models import Task, TaskRun
 
+SYSTEM = "Snowflake"
 MOST_PAGES = 200
 LONGEST_RESULT = 600.0
 """Seconds in which a request that was accepted must have a result."""
@@ -92,7 +93,7 @@ class SnowflakeClient:
         """List tasks: listTasks."""
         query = {"rootOnly": root_only, "like": like, "startsWith": starts_with, "showLimit": show_limit}
         found = await self._list(at, self._path(at), {**query, "fromName": from_name})
-        return [read_as(Task, one, "Snowflake") for one in found]
+        return [read_as(Task, one, SYSTEM) for one in found]
 
     async def create_task(
         self, at: Place, task: Mapping[str, Any], *, create_mode: CreateMode | None = None
@@ -103,7 +104,7 @@ class SnowflakeClient:
     async def fetch_task(self, at: Place, name: str) -> tuple[Task, float]:
         """Describe a task: fetchTask; gives the server's time too."""
         answer = await self._done("GET", self._path(at, name), at)
-        return read_as(Task, _object(answer), "Snowflake"), answer.date
+        return read_as(Task, _object(answer), SYSTEM), answer.date
 
     async def create_or_alter_task(self, at: Place, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
         """Create a task, or make it this: createOrAlterTask."""
@@ -146,14 +147,14 @@ class SnowflakeClient:
     async def fetch_task_dependents(self, at: Place, name: str, *, recursive: bool | None = None) -> list[Task]:
         """List the tasks below it: fetchTaskDependents."""
         found = await self._list(at, self._path(at, name, "/dependents"), {"recursive": recursive})
-        return [read_as(Task, one, "Snowflake") for one in found]
+        return [read_as(Task, one, SYSTEM) for one in found]
 
     async def get_current_graphs(
         self, at: Place, name: str, *, result_limit: int | None = None, deprecated: bool = False
     ) -> list[TaskRun]:
         """List runs that are live or planned: getCurrentGraphs, or getCurrentGraphsDeprecated."""
         path = self._path(at, name, "/current_graphs" if deprecated else "/current-graphs")
-        return [read_as(TaskRun, one, "Snowflake") for one in await self._list(at, path, {"resultLimit": result_limit})]
+        return [read_as(TaskRun, one, SYSTEM) for one in await self._list(at, path, {"resultLimit": result_limit})]
 
     async def get_complete_graphs(
         self,
@@ -167,7 +168,7 @@ class SnowflakeClient:
         """List runs that ended in the last hour: getCompleteGraphs, or getCompleteGraphsDeprecated."""
         path = self._path(at, name, "/complete_graphs" if deprecated else "/complete-graphs")
         query = {"resultLimit": result_limit, "errorOnly": error_only}
-        return [read_as(TaskRun, one, "Snowflake") for one in await self._list(at, path, query)]
+        return [read_as(TaskRun, one, SYSTEM) for one in await self._list(at, path, query)]
 
     async def set_tags(
         self, at: Place, name: str, tags: list[dict[str, Any]], *, if_exists: bool | None = None
@@ -201,12 +202,17 @@ class SnowflakeClient:
         given = {name: value for name, value in body.items() if value is not None}
         answer = await self._send("POST", "/api/v2/statements", None, None, given)
         handle = first_text(answer.body, ("statementHandle",))
+        if answer.status == 202 and handle in ("", ".", ".."):
+            raise NoAnswer("Snowflake accepted the statement, and names no handle for its result")
         clock, waited = self.new_clock(), 0.0
         while answer.status == 202 and waited < LONGEST_RESULT:
             waited += 1.0
             await clock.sleep(1.0)
             answer = await self._send("GET", f"/api/v2/statements/{segment(handle)}")
-        return list(_object(answer).get("data") or [])
+        rows = _object(answer).get("data") or []
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise NoAnswer("Snowflake answered with rows that are none")
+        return rows
 
     # How they are sent
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from product_live_handlers.remote_http import (
     Connection,
@@ -21,8 +21,9 @@ from product_live_handlers.remote_http import (
     Wire,
     first_text,
     open_wire,
+    seconds_of,
 )
-from product_live_handlers.remote_job import Clock, WaitPolicy
+from product_live_handlers.remote_job import Clock
 from product_live_handlers.snowflake.client import SnowflakeClient, explain
 
 if TYPE_CHECKING:
@@ -106,17 +107,6 @@ class SnowflakeConnection(Connection):
         return (self.account or httpx.URL(self.account_url).host).partition(".")[0].upper()
 
 
-class SnowflakeSettings(BaseModel):
-    """The section `[tasks.<key>.settings]` of a task that a Snowflake handler serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    connection: str
-    """The account: a section `[connections.<name>]`."""
-    wait: WaitPolicy | None = None
-    """How to wait where the input does not say."""
-
-
 def key_pair_token(connection: SnowflakeConnection, now: float) -> str:
     """Make a JWT, signed with the user's private key."""
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 (an extra)
@@ -158,10 +148,10 @@ async def _client_credentials(connection: SnowflakeConnection, wire: Wire) -> tu
         answer = await wire.send("POST", connection.token_url, headers={}, form=form)
     except Refused as refused:
         raise LoginRefused(f"the login is refused: {refused}", status=refused.status, code=refused.code) from None
-    token, lasts = first_text(answer.body, ("access_token",)), first_text(answer.body, ("expires_in",))
+    token = first_text(answer.body, ("access_token",))
     if not token:
         raise LoginRefused("the login gave no access_token", status=answer.status)
-    return token, max(1.0, float(lasts or 600) * RENEWED_AT)
+    return token, max(1.0, seconds_of(answer, "expires_in", 600) * RENEWED_AT)
 
 
 @asynccontextmanager

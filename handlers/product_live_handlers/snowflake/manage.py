@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from product_live_handlers.remote_http import NoAnswer, Refused
-from product_live_handlers.remote_job import Given, ask
-from product_live_handlers.snowflake.client import CreateMode, Place, SnowflakeClient
-from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
+from product_live_handlers.bounds import LONGEST_NAME, LONGEST_WORDS, MOST_ROWS, cut, shorten
+from product_live_handlers.remote_http import NoAnswer, Refused, whole
+from product_live_handlers.remote_job import ConnectorSettings, Given, ask
+from product_live_handlers.snowflake.client import SYSTEM, CreateMode, Place, SnowflakeClient
+from product_live_handlers.snowflake.connection import SnowflakeConnection, open_snowflake
 from product_live_handlers.snowflake.models import Identifier, TaskDefinition
 from product_live_worker import Context, handler, resource
 
@@ -83,9 +84,11 @@ class SnowflakeManageOutput(BaseModel):
     task: dict[str, Any] | None = None
     tasks: list[dict[str, Any]] | None = None
     runs: list[dict[str, Any]] | None = None
+    truncated: bool = False
+    """Whether something of them is left out here."""
 
 
-@handler("snowflake.manage", concurrency=20, timeout=900, explicit=True, on_crash="rerun", settings=SnowflakeSettings)
+@handler("snowflake.manage", concurrency=20, timeout=900, explicit=True, on_crash="rerun", settings=ConnectorSettings)
 async def snowflake_manage(
     input: SnowflakeManageInput,
     context: Context,
@@ -136,9 +139,10 @@ async def _do(input: SnowflakeManageInput, at: Place, client: SnowflakeClient) -
         "suspend": lambda: client.suspend_task(at, name),
     }
     if input.operation in changes:
-        return SnowflakeManageOutput(status=str((await changes[input.operation]()).get("status", "")))
+        status = str((await changes[input.operation]()).get("status", ""))
+        return SnowflakeManageOutput(status=shorten(status, LONGEST_NAME))
     if input.operation == "fetch":
-        return SnowflakeManageOutput(task=_dump((await client.fetch_task(at, name))[0]))
+        return _told("task", whole((await client.fetch_task(at, name))[0], SYSTEM))
     if input.operation == "list":
         found = await client.list_tasks(
             at,
@@ -148,10 +152,10 @@ async def _do(input: SnowflakeManageInput, at: Place, client: SnowflakeClient) -
             show_limit=input.show_limit,
             from_name=input.from_name,
         )
-        return SnowflakeManageOutput(tasks=[_dump(task) for task in found])
+        return _told("tasks", [whole(task, SYSTEM) for task in found])
     if input.operation == "dependents":
         found = await client.fetch_task_dependents(at, name, recursive=input.recursive)
-        return SnowflakeManageOutput(tasks=[_dump(task) for task in found])
+        return _told("tasks", [whole(task, SYSTEM) for task in found])
     old, limit = input.operation.endswith("_deprecated"), input.result_limit
     if input.operation.startswith("current"):
         runs = await client.get_current_graphs(at, name, result_limit=limit, deprecated=old)
@@ -159,8 +163,9 @@ async def _do(input: SnowflakeManageInput, at: Place, client: SnowflakeClient) -
         runs = await client.get_complete_graphs(
             at, name, result_limit=limit, error_only=input.error_only, deprecated=old
         )
-    return SnowflakeManageOutput(runs=[_dump(run) for run in runs])
+    return _told("runs", [whole(run, SYSTEM) for run in runs])
 
 
-def _dump(found: BaseModel) -> dict[str, Any]:
-    return found.model_dump(mode="json", exclude_none=True)
+def _told(name: str, found: Any) -> SnowflakeManageOutput:
+    kept = cut(found, LONGEST_WORDS, MOST_ROWS)
+    return SnowflakeManageOutput.model_validate({name: kept, "truncated": kept != found})

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from product_live_handlers.bounds import LONGEST_NAME
 from product_live_handlers.remote_job import Given
 
 IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[a-zA-Z_][a-zA-Z0-9_$]*')
-LONGEST_NAME = 512
+LONGEST_IDENTIFIER = 512
 
 
 def an_identifier(text: str) -> str:
     """Check a name: it becomes a part of a path, and of a statement."""
-    if len(text) > LONGEST_NAME or not IDENTIFIER.fullmatch(text):
+    if len(text) > LONGEST_IDENTIFIER or not IDENTIFIER.fullmatch(text):
         raise ValueError('must be a name of letters, digits, _ and $, or any name in double quotes, as "my task"')
     return text
 
@@ -82,7 +82,7 @@ class Task(BaseModel):
 
     name: str
     definition: str | None = None
-    id: str | None = None
+    id: str | None = Field(default=None, max_length=LONGEST_NAME)
     state: str | None = None
     predecessors: list[str] | None = None
     task_auto_retry_attempts: int | None = None
@@ -109,12 +109,3 @@ class TaskRun(BaseModel):
     first_error_task_name: str | None = None
     first_error_code: int | None = None
     first_error_message: str | None = None
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a timestamp, which is UTC where it names no zone; None for what is none."""
-    try:
-        read = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read

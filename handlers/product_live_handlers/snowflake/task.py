@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from product_live_handlers.remote_http import Refused
+from product_live_handlers.remote_http import NoAnswer, Refused, moment, read_as
 from product_live_handlers.remote_job import (
     Clock,
-    Given,
+    JobInput,
     Json,
     Look,
     Machine,
@@ -19,11 +19,12 @@ from product_live_handlers.remote_job import (
     RemoteResult,
     Seen,
     WaitPolicy,
+    connector,
 )
-from product_live_handlers.snowflake.client import Place, SnowflakeClient
-from product_live_handlers.snowflake.connection import SnowflakeConnection, SnowflakeSettings, open_snowflake
-from product_live_handlers.snowflake.models import Identifier, TaskRun, moment, quoted
-from product_live_worker import Context, TaskFailed, handler, resource
+from product_live_handlers.snowflake.client import SYSTEM, Place, SnowflakeClient
+from product_live_handlers.snowflake.connection import SnowflakeConnection, open_snowflake
+from product_live_handlers.snowflake.models import Identifier, TaskRun, quoted
+from product_live_worker import Context, TaskFailed, resource
 
 SKEW = 2.0
 """Seconds by which the ids of runs, which are times, may be before the server's own time."""
@@ -31,8 +32,9 @@ GRAPHS = 1000
 """Runs that are listed, the latest first."""
 MEMORY = 55 * 60.0
 """Seconds that may pass between two looks; Snowflake lists ended runs for an hour."""
-HISTORY = "INFORMATION_SCHEMA.TASK_HISTORY(TASK_NAME => ?, RESULT_LIMIT => 10000)"
-"""What Snowflake remembers for seven days."""
+HISTORY = "INFORMATION_SCHEMA.TASK_HISTORY(ROOT_TASK_ID => ?, RESULT_LIMIT => 10000)"
+"""What Snowflake remembers for seven days: a row for each task of a graph, and each attempt."""
+ISO = 'YYYY-MM-DD"T"HH24:MI:SS.FF3TZH:TZM'
 ENDS = {
     "SUCCEEDED": Outcome.SUCCEEDED,
     "FAILED": Outcome.FAILED,
@@ -42,9 +44,20 @@ ENDS = {
     "SKIPPED": Outcome.SKIPPED,
 }
 LIVE = frozenset({"SCHEDULED", "EXECUTING"})
+GRAPH = (
+    "EXECUTING",
+    "SCHEDULED",
+    "FAILED",
+    "FAILED_AND_AUTO_SUSPENDED",
+    "CANCELLED",
+    "CANCELED",
+    "SUCCEEDED",
+    "SKIPPED",
+)
+"""The states of tasks, the one first that makes the state of their graph."""
 
 
-class SnowflakeTaskInput(Given):
+class SnowflakeTaskInput(JobInput):
     """Which task, and how."""
 
     database: Identifier
@@ -57,9 +70,6 @@ class SnowflakeTaskInput(Given):
     vanish_grace_s: float = Field(default=120, gt=0)
     role: str | None = None
     warehouse: str | None = None
-    key: str | None = None
-    """Tells equal turns of a loop inside one job apart; otherwise they are one."""
-    wait: WaitPolicy | None = None
 
 
 WAIT = WaitPolicy(timeout_s=14400, poll_initial_s=3, poll_max_s=60)
@@ -75,15 +85,7 @@ class SnowflakeTaskOutput(RemoteResult):
     request_ids: list[str] = Field(default_factory=list)
 
 
-@handler(
-    "snowflake.task",
-    concurrency=1000,
-    timeout=14700,
-    explicit=True,
-    on_crash="rerun",
-    on_repeat="adopt",
-    settings=SnowflakeSettings,
-)
+@connector("snowflake.task", timeout=14700)
 async def snowflake_task(
     input: SnowflakeTaskInput,
     context: Context,
@@ -130,6 +132,7 @@ class SnowflakeTask:
         known = {
             str(run.run_id): [run.state, run.completed_time] for run in (*live, *ended) if run.state != "SCHEDULED"
         }
+        planned = [run.run_id for run in live if run.state == "SCHEDULED"]
         running = max((run for run in live if run.state == "EXECUTING"), key=lambda run: run.run_id, default=None)
         baseline = {
             "root": task.id,
@@ -138,6 +141,7 @@ class SnowflakeTask:
             "dated": bool(date),
             "at": self._clock.now(),
             "known": known,
+            "planned": planned,
             "retries": task.task_auto_retry_attempts or 0,
         }
         if running is not None and self.if_already_running != "queue":
@@ -165,19 +169,18 @@ class SnowflakeTask:
         runs = {run.run_id: run for run in (*(remembered or ()), *live, *ended)}
         new = [run_id for run_id, run in runs.items() if run_id >= first and str(run_id) not in known]
         if self._input.retry_last:
-            again = (run for run_id, run in runs.items() if str(run_id) in known)
-            changed = [run for run in again if [run.state, run.completed_time] != known[str(run.run_id)]]
-            new += [run.run_id for run in changed if ENDS.get(known[str(run.run_id)][0]) in _RETRIED]
+            before = [run for run_id, run in runs.items() if str(run_id) in known or run_id < first]
+            new += [run.run_id for run in before if _retried(run, baseline)]
         # The schedule's next run is listed up to eight days ahead; ours is scheduled for now.
         there = baseline["date"] - baseline["at"]
         latest, asked = (there + now + SKEW) * 1000, (there + looked_at + self.grace) * 1000
         new = [run_id for run_id in new if runs[run_id].state != "SCHEDULED" or run_id <= latest]
         if new := [run_id for run_id in new if not forgotten or run_id <= asked]:
+            ours = {"run_id": min(new), **{name: baseline[name] for name in ("root", "retries")}}
             if runs[min(new)].state == "SCHEDULED":
                 # Until it runs, whoever executes the task replaces it.
-                return Look(pending=True)
-            rest = {name: baseline[name] for name in ("root", "retries")}
-            return Look(remote={"run_id": min(new), **rest})
+                return Look(pending=True, scheduled=ours)
+            return Look(remote=ours)
         pending = any(run.state == "EXECUTING" and str(run.run_id) in known for run in live)
         return Look(pending=pending, conclusive=baseline.get("dated", True) and not forgotten)
 
@@ -205,7 +208,7 @@ class SnowflakeTask:
     async def _vanished(self, remote: Json, now: float, gap: float) -> Seen:
         self._missing_since = self._missing_since or now
         if self._client.sql:
-            found = await self._history(remote)
+            found = await self._recalled(remote)
             if found is not None:
                 return self._seen(found)
         if gap > MEMORY:
@@ -256,50 +259,75 @@ class SnowflakeTask:
         return _of(root, await self._client.get_complete_graphs(self._at, self._input.task, result_limit=GRAPHS))
 
     async def _remembered(self, baseline: Json) -> list[TaskRun] | None:
-        """Give the runs since the baseline that the history has; None where it cannot be asked."""
-        if not self._client.sql or baseline["root"] is None or self._input.retry_last:
+        """Give the runs of which anything has begun since the baseline; None where the history cannot be asked."""
+        if baseline["root"] is None:
             return None
-        sql = (
-            f"SELECT DISTINCT RUN_ID, STATE FROM TABLE({self._database()}.{HISTORY}) "  # noqa: S608 (the name is an identifier by its pattern)
-            "WHERE RUN_ID >= TO_NUMBER(?) AND ROOT_TASK_ID = ? ORDER BY RUN_ID LIMIT 1000"
-        )
+        columns = "RUN_ID, IFF(COUNT_IF(STATE <> 'SCHEDULED') = 0, 'SCHEDULED', 'EXECUTING')"
         since = str(int((baseline["date"] - SKEW) * 1000))
+        where = "(RUN_ID >= TO_NUMBER(?) OR QUERY_START_TIME >= TO_TIMESTAMP_LTZ(TO_NUMBER(?), 3)) GROUP BY RUN_ID"
+        rows = await self._history(2, columns, f"{where} ORDER BY RUN_ID LIMIT 1000", baseline["root"], since, since)
+        if rows is None:
+            return None
+        return [read_as(TaskRun, {"run_id": run_id, "state": state}, SYSTEM) for run_id, state in rows]
+
+    async def _recalled(self, remote: Json) -> TaskRun | None:
+        """Give a run that is in no list, as the history of its tasks has it."""
+        if remote["root"] is None:
+            return None
+        begin, end = (f"TO_VARCHAR({name}, '{ISO}')" for name in ("QUERY_START_TIME", "COMPLETED_TIME"))
+        columns = f"NAME, STATE, ERROR_CODE, ERROR_MESSAGE, {begin}, {end}"
+        where = "RUN_ID = TO_NUMBER(?) ORDER BY ATTEMPT_NUMBER DESC"
+        rows = await self._history(6, columns, where, remote["root"], str(remote["run_id"]))
+        return run_of(remote["run_id"], rows or [])
+
+    async def _history(self, width: int, columns: str, where: str, *bound: str) -> list[list[Any]] | None:
+        """Ask for what was run of a graph, rows of so many columns; None where that is not allowed."""
+        if not self._client.sql:
+            return None
+        database = self._at.database if re.fullmatch(r'[\w$"]+', self._at.database) else f'"{self._at.database}"'
+        sql = f"SELECT {columns} FROM TABLE({database}.{HISTORY}) WHERE {where}"  # noqa: S608 (the name is an identifier by its pattern)
         try:
-            rows = await self._client.statement(self._at, sql, self._input.task, since, baseline["root"])
+            rows = await self._client.statement(self._at, sql, *bound)
         except Refused:
             return None
-        return [TaskRun(run_id=int(run_id), state=str(state)) for run_id, state in rows]
-
-    def _database(self) -> str:
-        return self._at.database if re.fullmatch(r'[\w$"]+', self._at.database) else f'"{self._at.database}"'
-
-    async def _history(self, remote: Json) -> TaskRun | None:
-        """Ask what became of a run that is in no list."""
-        sql = (
-            "SELECT STATE, ERROR_CODE, ERROR_MESSAGE, NAME, TO_VARCHAR(QUERY_START_TIME), TO_VARCHAR(COMPLETED_TIME) "  # noqa: S608 (the name is an identifier by its pattern)
-            f"FROM TABLE({self._database()}.{HISTORY}) "
-            "WHERE RUN_ID = TO_NUMBER(?) ORDER BY ATTEMPT_NUMBER DESC LIMIT 1"
-        )
-        try:
-            rows = await self._client.statement(self._at, sql, self._input.task, str(remote["run_id"]))
-        except Refused:
-            return None
-        if not rows:
-            return None
-        state, code, text, name, began, ended = rows[0]
-        number = int(code) if str(code or "").isdecimal() else None
-        return TaskRun(
-            run_id=remote["run_id"],
-            state=str(state),
-            first_error_code=number,
-            first_error_message=text,
-            first_error_task_name=name if text else None,
-            query_start_time=began,
-            completed_time=ended,
-        )
+        if any(len(row) != width for row in rows):
+            raise NoAnswer(f"{SYSTEM} answered with rows that have not {width} columns")
+        return rows
 
 
-_RETRIED = frozenset({Outcome.FAILED, Outcome.CANCELLED})
+def _retried(run: TaskRun, baseline: Json) -> bool:
+    """Whether a run of before the start has begun again since then."""
+    if (before := baseline["known"].get(str(run.run_id))) is None:
+        # It was in no list: what had ended over an hour ago, and lives or ends now, has begun again.
+        return run.run_id not in baseline.get("planned", [])
+    return [run.state, run.completed_time] != before and ENDS.get(before[0]) in (Outcome.FAILED, Outcome.CANCELLED)
+
+
+def run_of(run_id: int, rows: list[list[Any]]) -> TaskRun | None:
+    """Give a run as all tasks of its graph make it, of rows with the latest attempt first.
+
+    A row is a task's name, state, error code and message, begin and end. A retry runs only what had failed.
+    """
+    last = {str(row[0]): row for row in reversed(rows)}.values()
+    if not last:
+        return None
+    states = {str(row[1]).upper(): row for row in last}
+    # What is not known is no end, whatever the others are.
+    order = (*(states.keys() - ENDS.keys() - LIVE), *GRAPH)
+    state = next(one for one in order if one in states)
+    name, _, code, text, _, _ = states[state]
+    failed = ENDS.get(state) is Outcome.FAILED
+    began, ended = [str(row[4]) for row in last if row[4]], [str(row[5]) for row in last if row[5]]
+    found = {
+        "run_id": run_id,
+        "state": state,
+        "first_error_code": int(code) if failed and re.fullmatch("[0-9]{1,9}", str(code)) else None,
+        "first_error_message": text if failed else None,
+        "first_error_task_name": name if failed else None,
+        "query_start_time": min(began, default=None),
+        "completed_time": max(ended, default=None) if state not in LIVE else None,
+    }
+    return read_as(TaskRun, found, SYSTEM)
 
 
 def _of(root: str | None, runs: list[TaskRun]) -> list[TaskRun]:
@@ -314,7 +342,4 @@ def _one(runs: list[TaskRun], remote: Json) -> TaskRun | None:
 
 
 def _short(run: TaskRun) -> dict[str, Any]:
-    known = run.model_dump(include=set(TaskRun.model_fields), exclude_none=True)
-    if text := known.get("first_error_message"):
-        known["first_error_message"] = text[:500]
-    return known
+    return run.model_dump(include=set(TaskRun.model_fields), exclude_none=True)

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
 
+from product_live_handlers.informatica.client import InformaticaClient
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
-from product_live_handlers.informatica.models import moment as informatica_moment
-from product_live_handlers.remote_http import NoAnswer, Refused, RemoteError
+from product_live_handlers.informatica.job import InformaticaJob, InformaticaJobInput, outcome_of
+from product_live_handlers.remote_http import (
+    Connection,
+    LoginRefused,
+    NoAnswer,
+    Refused,
+    RemoteError,
+    moment,
+    same_host,
+    whole,
+)
 from product_live_handlers.remote_job import refusal
-from product_live_handlers.salesforce.client import moment as salesforce_moment
+from product_live_handlers.salesforce.client import JobExecution
 from product_live_handlers.salesforce.connection import SalesforceConnection, open_salesforce
-from product_live_handlers.snowflake.models import moment as snowflake_moment
+from support.contexts import a_context
 from support.fake_informatica import HEADERS, LOGINS, PASSWORD, USER, FakeInformatica
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce
+from support.job_clock import Leaping
+from support.raw_server import CA_FILE, CERTIFICATES
 from support.remotes import Asked, Remote, Reply
 
 pytestmark = pytest.mark.anyio
@@ -117,8 +145,12 @@ async def test_details_without_a_bottom_are_cut() -> None:
         (salesforce, {"hits": [{"job_id": "Job"}]}, lambda client: client.search("Job")),
         (salesforce, {"data": 5}, lambda client: client.list("Job")),
         (informatica, {"runId": "first"}, lambda client: client.start_job({})),
-        (informatica, [{"runId": "first"}], lambda client: client.activity_monitor()),
-        (informatica, [{"runId": 1, "state": {}}], lambda client: client.activity_log()),
+        (informatica, '"none"', lambda client: client.activity_monitor()),
+        (informatica, {"jobId": ".."}, lambda client: client.start_code_task("1")),
+        (informatica, {"jobId": "1" * 501}, lambda client: client.start_code_task("1")),
+        (informatica, {"runId": True}, lambda client: client.start_job({})),
+        (salesforce, {"id": "."}, lambda client: client.create("Job")),
+        (salesforce, '{"id": "1", "x": NaN}', lambda client: client.read("Job", "1")),
         (informatica, {"runId": "first"}, lambda client: client.code_task_status("1")),
     ],
 )
@@ -126,7 +158,21 @@ async def test_what_is_not_as_documented_is_no_answer(system: Any, body: Any, as
     """It is told in the client's own words: a start may have been done, a look is taken again."""
     error = await system(lambda *_: Reply(200, body), ask)
     assert isinstance(error, NoAnswer)
-    assert " answered with " in str(error)
+    assert " answered " in str(error)
+
+
+async def test_what_is_nested_without_a_bottom_is_no_answer() -> None:
+    """No JSON could be made of it for an output."""
+    deep = '{"id": "1", "x": ' + "[" * 400 + "]" * 400 + "}"
+    found = await salesforce(lambda *_: Reply(200, deep), lambda client: client.read("Job", "1"))
+    with pytest.raises(NoAnswer, match="nested too deep"):
+        whole(found, "Commerce Cloud")
+
+
+@pytest.mark.parametrize("location", ["/a\x00b", "/" + "a" * 99_999, "//elsewhere", "x"])
+def test_an_address_that_is_none_leads_nowhere(location: str) -> None:
+    """Whatever a system names as the place of a result."""
+    assert same_host("https://host", location) is None
 
 
 async def test_null_is_an_empty_list_and_a_number_is_an_id() -> None:
@@ -138,11 +184,214 @@ async def test_null_is_an_empty_list_and_a_number_is_an_id() -> None:
         assert (execution.id, execution.execution_scopes, execution.step_executions) == ("7", [], [])
 
 
-@pytest.mark.parametrize("moment", [salesforce_moment, informatica_moment, snowflake_moment])
-def test_a_time_without_a_zone_is_utc(moment: Any) -> None:
+def test_a_time_without_a_zone_is_utc() -> None:
     """Whatever the zone of this machine; what names its own keeps it, and what is no time is none."""
     noon = datetime(2027, 1, 15, 12, tzinfo=UTC)
     assert [moment(text) for text in ("2027-01-15T12:00:00", "2027-01-15T12:00:00Z", "2027-01-15T13:00:00+01:00")] == [
         noon
     ] * 3
     assert [moment(text) for text in (None, "", "noon")] == [None] * 3
+
+
+def a_login(**said: Any) -> FakeSalesforce:
+    """Give an instance whose token endpoint says so."""
+
+    class Odd(FakeSalesforce):
+        def answer(self, asked: Asked) -> Reply:
+            return Reply(200, said) if asked.operation == "login" else super().answer(asked)
+
+    return Odd()
+
+
+@pytest.mark.parametrize("lasts", ["soon", True, [1800], {}, "nan", "inf", 10**400])
+async def test_a_login_that_lasts_no_number_of_seconds_is_refused(lasts: Any) -> None:
+    """In words, and not as a mistake of the handler."""
+    fake = a_login(access_token="s3cret-token-1", expires_in=lasts)  # noqa: S106 (of the fake)
+    async with fake.served() as url:
+        given = {"url": url, "token_url": f"{url}{TOKEN_PATH}", "client_id": CLIENT, "client_secret": SECRET}
+        async with open_salesforce(SalesforceConnection(**given)) as client:
+            refused = await given_by(client.read("Job", "1"))
+    assert (type(refused), "expires_in that is no number of seconds" in str(refused)) == (LoginRefused, True)
+
+
+@pytest.mark.parametrize("lasts", [1800, 1800.5, "1800", None, ""])
+async def test_a_login_may_say_how_long_it_lasts(lasts: Any) -> None:
+    """As a number, a text, or not at all."""
+    fake = a_login(access_token=f"s3cret-token-{lasts}", expires_in=lasts)
+    async with fake.served() as url:
+        given = {"url": url, "token_url": f"{url}{TOKEN_PATH}", "client_id": CLIENT, "client_secret": SECRET}
+        async with open_salesforce(SalesforceConnection(**given)) as client:
+            assert await client.session.get() == f"s3cret-token-{lasts}"
+
+
+@pytest.mark.parametrize(
+    "base", ["ftp://host", "http://elsewhere.example.com", "https://[::1", "https://u:p@host", "?"]
+)
+async def test_a_session_goes_only_to_an_address_that_is_one(base: str) -> None:
+    """What the login says of where the API is, is checked as if it stood in the settings."""
+
+    class Odd(FakeInformatica):
+        def answer(self, asked: Asked) -> Reply:
+            return Reply(200, {"icSessionId": "s3cret-token-1", "serverUrl": base})
+
+    async with Odd().served() as url:
+        connection = InformaticaConnection(login_url=url, username=USER, password=PASSWORD, auth="v2")
+        async with open_informatica(connection) as client:
+            refused = await given_by(client.activity_monitor())
+    assert (type(refused), "an address for the API" in str(refused)) == (LoginRefused, True)
+
+
+async def test_a_refusal_has_a_size() -> None:
+    """However many arguments a fault has."""
+    many = {f"name {number}": "x" * 9000 for number in range(1000)}
+    body = {"fault": {"type": "T" * 9000, "message": "m" * 9000, "arguments": many}}
+    refused = await salesforce(lambda *_: Reply(400, body), lambda client: client.read("Job", "1"))
+    assert len(str(refused)) <= 500
+    assert len(json.dumps(refusal(refused))) < 25_000
+    assert refused.details["fault_arguments"]["name 0"].startswith("x")
+
+
+# ── One row of many that cannot be read ──
+
+TASK = {"task_id": "T0000001", "task_type": "MTT"}
+GOOD = {"taskId": "T0000001", "taskName": "Load", "runId": 7, "startTimeUtc": "2027-01-15T12:00:00.000Z"}
+BASELINE = {"task_id": "T0000001", "name": None, "known": [7], "date": 1_800_000_000.0, "dated": True}
+
+
+async def looked(live: Any, ended: Any) -> Any:
+    """Have a run of the task looked for in these lists."""
+
+    def say(fake: Remote, _: str) -> Reply:
+        return Reply(200, live if "activityMonitor" in fake.asked[-1].path else ended)
+
+    def look(client: InformaticaClient) -> Awaitable[Any]:
+        clock = Leaping()
+        input = InformaticaJobInput.model_validate(TASK)
+        return InformaticaJob(input, a_context(), client, clock).look(BASELINE)
+
+    return await informatica(say, look)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {**GOOD, "runId": "eight"},
+        {**GOOD, "runId": True},
+        {"runId": {}, "taskId": ["T0000001"]},
+        "no row",
+        None,
+        {**GOOD, "runId": "eight", "startTimeUtc": 5},
+    ],
+)
+async def test_a_row_that_cannot_be_read_is_alone_in_that(bad: Any) -> None:
+    """The others are as good as they were, but nothing is proven by not finding ours: it could be that row."""
+    found = await looked([GOOD], [bad])
+    assert (found.remote, found.several, found.conclusive) == (None, False, False)
+    found = await looked([bad, {**GOOD, "runId": 8}], [])
+    assert found.several
+
+
+@pytest.mark.parametrize(
+    "other", [{"taskId": "T0000002"}, {"startTimeUtc": "2020-01-01T00:00:00Z"}, {"runId": 7, "state": {}}]
+)
+async def test_a_row_that_cannot_be_ours_proves_nothing_either_way(other: dict[str, Any]) -> None:
+    """Of another task, of before the start, or of a run that was known."""
+    bad = {**GOOD, "objectId": other.get("taskId", "T0000001"), "runId": "eight", **other}
+    found = await looked([GOOD], [bad])
+    assert (found.remote, found.conclusive) == (None, True)
+    assert (await looked([{**GOOD, "runId": 8}], [bad])).remote["run_id"] == 8
+
+
+async def test_what_cannot_be_read_of_a_row_is_no_end() -> None:
+    """Neither a state that is no number, nor one that Python would take for one."""
+    rows = [{**GOOD, "objectId": "T0000001", "state": state} for state in ({}, True, "done", None)]
+    for entry in await informatica(lambda *_: Reply(200, rows), lambda client: client.activity_log()):
+        assert (entry.run_id, outcome_of(entry)) == (7, None)
+
+
+async def test_a_row_that_could_be_another_run_keeps_a_stop_from_being_sent() -> None:
+    """A stop ends all runs of the task."""
+    asked: list[str] = []
+
+    def say(fake: Remote, _: str) -> Reply:
+        asked.append(fake.asked[-1].path)
+        return Reply(200, [GOOD, {"runId": "eight"}])
+
+    def cancel(client: InformaticaClient) -> Awaitable[Any]:
+        job = InformaticaJob(InformaticaJobInput.model_validate(TASK), a_context(), client, Leaping())
+        return job.cancel({"task_id": "T0000001", "federated_id": None, "name": None, "run_id": 7})
+
+    assert await informatica(say, cancel) is False
+    assert not any("stop" in path for path in asked)
+
+
+# ── Certificates ──
+
+PHRASE = "s3cret-phrase"
+
+
+def write_certificate(to: Path) -> None:
+    """Make a certificate that signs for itself, with its key beside it, and one file with both, behind a passphrase."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "worker")])
+    begin, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(begin).not_valid_after(end)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    form = (Encoding.PEM, PrivateFormat.PKCS8)
+    (to / "cert.pem").write_bytes(pem)
+    (to / "key.pem").write_bytes(key.private_bytes(*form, NoEncryption()))
+    (to / "both.pem").write_bytes(pem + key.private_bytes(*form, BestAvailableEncryption(PHRASE.encode())))
+
+
+@asynccontextmanager
+async def asking_for(certificate: Path) -> AsyncIterator[str]:
+    """Serve an execution over TLS to whoever shows this certificate."""
+    trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    trust.load_cert_chain(CERTIFICATES / "platform.test.pem")
+    trust.verify_mode = ssl.CERT_REQUIRED
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"id": "1", "access_token": "s3cret-token"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=trust) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_system_that_asks_for_a_certificate_is_shown_it(tmp_path: Path) -> None:
+    """From one file or two, also behind a passphrase; without it nothing was sent, or heard."""
+    write_certificate(tmp_path)
+    apart = {"client_cert": tmp_path / "cert.pem", "client_key": tmp_path / "key.pem"}
+    together = {"client_cert": tmp_path / "both.pem", "client_key_passphrase": PHRASE}
+    async with asking_for(tmp_path / "cert.pem") as url:
+        for more, is_let_in in ((apart, True), (together, True), ({}, False)):
+            given = {"url": url, "token_url": url, "client_id": CLIENT, "client_secret": SECRET, "ca_file": CA_FILE}
+            async with open_salesforce(SalesforceConnection.model_validate({**given, **more})) as client:
+                found = await given_by(client.read("Job", "1"))
+            assert isinstance(found, JobExecution if is_let_in else RemoteError)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"client_cert": "cert.pem"}, "the certificates of cert.pem cannot be read: no PEM, or its key"),
+        ({"client_cert": "both.pem"}, "the certificates of both.pem cannot be read: no PEM, or its key, or passphrase"),
+        ({"client_cert": "both.pem", "client_key_passphrase": "s3cret"}, "is another one"),
+        ({"client_cert": "none.pem"}, "the certificates of none.pem cannot be read: No such file"),
+        ({"client_key": "key.pem"}, "need client_cert"),
+        ({"ca_file": "key.pem"}, "the certificates of key.pem cannot be read: no PEM, or there are none in it"),
+        ({"ca_file": "none.pem"}, "the certificates of none.pem cannot be read: No such file"),
+    ],
+)
+def test_certificates_are_tried_when_they_are_named(
+    given: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words, before the first request, and nobody is asked for a passphrase."""
+    write_certificate(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValidationError, match=told) as error:
+        Connection.model_validate(given)
+    assert "s3cret" not in str(error.value)

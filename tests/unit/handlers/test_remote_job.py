@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from pydantic import Field
 
 from product_live_handlers.remote_http import Busy, LoginRefused, NoAnswer, NotSent, Refused
 from product_live_handlers.remote_job import (
@@ -130,6 +132,9 @@ class Life:
     saved: list[Json] = field(default_factory=list)
     ended: str | None = None
     lines: Lines = field(default_factory=Lines)
+    leases: list[str | None] = field(default_factory=list)
+    """Who has the lease whenever it is asked for; nobody in the end."""
+    waited: list[float] = field(default_factory=list)
     die_at: Callable[[Json], bool] = lambda _: False
     id: str = "e1"
 
@@ -139,7 +144,7 @@ class Life:
             a_context("task", seconds=seconds),
             execution_id=self.id,
             checkpoint=self.saved[-1] if self.saved else None,
-            verbs={"save_checkpoint": self.save, "ended": self.how},
+            verbs={"save_checkpoint": self.save, "ended": self.how, "lease": self.lease},
             log=self.lines,
         )
 
@@ -148,6 +153,11 @@ class Life:
         self.saved.append(checkpoint)
         if self.die_at(checkpoint):
             raise KeyboardInterrupt
+
+    async def lease(self, wanted: dict[str, Any]) -> str | None:
+        """Say who has it."""
+        self.waited.append(wanted["timeout"])
+        return self.leases.pop(0) if self.leases else None
 
     async def how(self, _: Any) -> str | None:
         """Say how the platform has ended it."""
@@ -403,6 +413,75 @@ async def test_a_deadline_may_cancel_the_job(end: Seen, cancels: bool, code: str
     assert (failed.code, job.cancelled) == (code, [{"id": "r1"}])
 
 
+@pytest.mark.parametrize(
+    ("policy", "code", "last"),
+    [("leave_running", "timed_out", "it may still run."), ("cancel", "timed_out", "cancelled.")],
+)
+async def test_a_deadline_counts_though_looks_fail(policy: Any, code: str, last: str) -> None:
+    """What is to become of the job then is done, and nothing is said of what nobody has seen."""
+    job = pretended(statuses=[LIVE, *[NoAnswer("away")] * 6, Seen(raw="GONE", outcome=Outcome.CANCELLED)])
+    failed = await Life().failure(job, timeout_s=100, poll_max_s=20, on_timeout=policy)
+    assert (failed.code, failed.message.endswith(last)) == (code, True)
+    assert (job.cancelled, failed.output["remote_id"]) == ([{"id": "r1"}] * (policy == "cancel"), "r1")
+
+
+@pytest.mark.parametrize(
+    ("policy", "cancels", "code"),
+    [("leave_running", True, "timed_out"), ("cancel", True, "timed_out"), ("cancel", False, "cancel_unsupported")],
+)
+async def test_a_deadline_finds_a_run_that_is_only_scheduled(policy: Any, cancels: bool, code: str) -> None:
+    """The report has its id, it is cancelled where that is wanted, and a retry by the platform waits for it."""
+    end = Seen(raw="GONE", outcome=Outcome.CANCELLED)
+    scheduled = Look(pending=True, scheduled={"id": "r1"})
+    job, life = pretended(names=False, looks=[scheduled] * 50, cancels=cancels, statuses=[LIVE, end]), Life()
+    failed = await life.failure(job, timeout_s=100, poll_max_s=20, on_timeout=policy)
+    assert (failed.code, failed.output["remote_id"], failed.output["correlation"]) == (code, "r1", "inferred")
+    assert job.cancelled == [{"id": "r1"}] * (policy == "cancel")
+    if code == "timed_out" and policy == "leave_running":
+        life.id, job.statuses = "e2", [DONE]
+        assert (await life.run(job)).remote_id == "r1"
+
+
+@pytest.mark.parametrize(("policy", "code"), [("leave_running", "timed_out"), ("cancel", "cancel_unsupported")])
+async def test_a_deadline_before_a_run_is_known_says_what_may_come_of_it(policy: Any, code: str) -> None:
+    """Taken, it may still run, and nothing is there to be cancelled; a retry goes on looking for it."""
+    job, life = pretended(names=False, looks=[Look(pending=True)] * 50), Life()
+    failed = await life.failure(job, timeout_s=100, poll_max_s=20, on_timeout=policy)
+    assert (failed.code, failed.output["outcome"], failed.output["remote_id"]) == (code, "timed_out", "")
+    assert failed.message.endswith("The start was taken; it may still run.")
+    life.id, job.looks = "e2", []
+    assert (await life.run(job)).remote_id == "r1"
+    assert job.posts == 1
+
+
+async def test_the_turn_of_a_job_is_waited_for_within_its_time() -> None:
+    """Written down once, so that restarts meanwhile are no crashes in a row; then it is started."""
+    job, life = pretended(), Life(leases=["e7"])
+    await life.run(job, timeout_s=100)
+    assert (life.saved[0]["phase"], life.waited) == ("waiting", [0.0, 100.0])
+    assert "e7" in life.lines.said("another execution is starting this job; its turn is waited for")[0]["why"]
+
+
+async def test_a_turn_that_does_not_come_in_time_says_who_has_it() -> None:
+    """FAILED `timed_out`, with nothing started; the retry by the platform starts it."""
+    job, life = pretended(), Life(leases=["e7", "e8"])
+    failed = await life.failure(job, timeout_s=100)
+    assert (failed.code, failed.output["outcome"], job.posts) == ("timed_out", "timed_out", 0)
+    assert "the execution e8 has the lease 'one', which was waited for 100 s. Nothing was started." in failed.message
+    life.id = "e2"
+    assert (await life.run(job)).remote_id == "r1"
+
+
+async def test_a_turn_that_does_not_come_after_a_crash_in_the_start_leaves_that_open() -> None:
+    """It may have been started: that is said."""
+    job, life = pretended(), Life(die_at=lambda saved: saved["phase"] == "posting")
+    with pytest.raises(KeyboardInterrupt):
+        await life.run(job)
+    life.die_at, life.leases = lambda _: False, ["e7", "e7"]
+    failed = await life.failure(job, timeout_s=100)
+    assert (failed.message.endswith("It may have been started."), life.saved[-1]["phase"]) == (True, "posting")
+
+
 async def test_cancelling_at_the_deadline_has_a_patience_of_its_own() -> None:
     """One answer that is missing, or one that says to come later, leaves no job running that was to be ended."""
     away = [NoAnswer("away"), Busy("later", 120.0), NotSent("away")]
@@ -525,3 +604,39 @@ async def test_many_wait_at_once_and_none_needs_a_thread() -> None:
         for job in jobs:
             group.start_soon(Life().run, job)
     assert all(job.runs == ["r1"] for job in jobs)
+
+
+class Long(RemoteResult):
+    """An output with a list, a text and an object of the system's own."""
+
+    names: list[str] = Field(default_factory=list)
+    place: str = ""
+    said: Json = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED])
+async def test_an_absurd_answer_changes_no_outcome(outcome: Outcome) -> None:
+    """Each part of an output has a size, and it says that something is cut; so has what is written down."""
+    absurd = {"names": ["n" * 100] * 9999, "place": "p" * 99999, "said": {f"{n}": "x" * 999 for n in range(9999)}}
+    end = Seen(
+        raw="R" * 99999, outcome=outcome, fields={**absurd, "error_message": "e" * 99999, "error_code": "c" * 999}
+    )
+    job, life = pretended(statuses=[Seen(raw="L" * 99999), end], output=Long), Life()
+    if outcome is Outcome.SUCCEEDED:
+        output = (await life.run(job)).model_dump(mode="json")
+    else:
+        failed = await life.failure(job)
+        output = dict(failed.output)
+        assert len(failed.message) < 3000
+    assert (output["outcome"], output["truncated"]) == (outcome, True)
+    assert len(json.dumps(output)) < 50_000
+    assert (len(output["raw_status"]), len(output["error_message"]), len(output["place"])) == (500, 2000, 500)
+    assert output["names"][0] == "n" * 100
+    assert max(len(json.dumps(saved)) for saved in life.saved) < 60_000
+
+
+async def test_an_ordinary_answer_is_whole() -> None:
+    """And says so."""
+    end = Seen(raw="DONE", outcome=Outcome.SUCCEEDED, fields={"names": ["n"] * 500, "place": "p" * 500})
+    output = await Life().run(pretended(statuses=[end], output=Long))
+    assert (output.truncated, len(output.names), output.place) == (False, 500, "p" * 500)  # type: ignore[attr-defined]  # of Long

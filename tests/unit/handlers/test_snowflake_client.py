@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
 from product_live_handlers.remote_http import NoAnswer, NotSent, Refused, read_as
-from product_live_handlers.remote_job import Look, Outcome, WaitPolicy
+from product_live_handlers.remote_job import Outcome, WaitPolicy
 from product_live_handlers.snowflake.client import Place, SnowflakeClient
 from product_live_handlers.snowflake.connection import SnowflakeConnection, key_pair_token, open_snowflake
 from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowflake_manage
 from product_live_handlers.snowflake.models import Task, TaskRun
-from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput
+from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput, run_of
 from product_live_worker.executors.alone import run_alone
 from support.connectors import leaping, timeless
 from support.contracts import contract
@@ -344,6 +344,32 @@ async def test_the_handler_for_the_rest_does_each_operation() -> None:
     assert len({given["operation"] for given, _, _ in MANAGED}) == 12
 
 
+@pytest.mark.parametrize(
+    ("operation", "name", "row"),
+    [
+        ("list", "tasks", {"name": "T", "definition": "select 1;" * 2500}),
+        ("dependents", "tasks", {"name": "T", "comment": "x" * 9999}),
+        ("current_graphs", "runs", {"run_id": 1, "state": "EXECUTING", "first_error_message": "x" * 9999}),
+    ],
+)
+async def test_a_list_is_as_long_as_an_output_may_be(operation: str, name: str, row: dict[str, Any]) -> None:
+    """What is left out is told; a list that is too large is no failure."""
+
+    class Large(FakeSnowflake):
+        rows = [row] * 300
+
+        def answer(self, asked: Asked) -> Reply:
+            return Reply(200, self.rows)
+
+    fake, task = Large(), {} if operation == "list" else {"task": "T"}
+    async with fake.served() as url:
+        output = await managed(url, operation=operation, **task)
+        assert (output.get("code"), output["truncated"], 20 < len(output[name]) < 300) == (None, True, True)
+        fake.rows = [{**row, "definition": "select 1", "comment": "x" * 9999}]
+        output = await managed(url, operation=operation, **task)
+    assert (output["truncated"], output[name][0]["comment"]) == (False, "x" * 9999)
+
+
 async def test_a_change_whose_answer_is_lost_is_not_an_error_when_it_was_made() -> None:
     """A repeated create finds what it has made, a repeated delete finds nothing; the first one's errors stay errors."""
     fake = an_account()
@@ -430,17 +456,105 @@ async def test_after_more_than_an_hour_only_sql_says_that_nothing_was_started(sq
     assert fake.broken == []
 
 
+@pytest.mark.parametrize("ago", [60, 7200])
+@pytest.mark.parametrize("pause", [0, 7200])
+@pytest.mark.parametrize("sql", [False, True])
+async def test_a_retry_is_found_however_long_ago_its_run_had_failed(ago: float, pause: float, sql: bool) -> None:
+    """By what is in the lists anew or otherwise; after a pause of more than an hour by the history alone."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    task = fake.add("T", Plan(delay=0, lasts=10))
+    failed = fake.run_of_another(task, Plan(delay=0, lasts=10, end="FAILED"))
+    fake.now += ago
+    async with opened(fake, sql=sql) as client:
+        job = a_task(client, clock, retry_last=True)
+        baseline = await job.baseline()
+        nothing = await job.look({**baseline, "looked_at": clock.now()})
+        await job.start(baseline)
+        asked = clock.now()
+        fake.now += pause
+        await clock.sleep(pause)
+        found = await job.look({**baseline, "looked_at": asked})
+    assert (nothing.remote, nothing.conclusive) == (None, True)
+    assert (found.remote or {}).get("run_id") == (failed.number if sql or not pause else None)
+    assert found.conclusive is (sql or not pause)
+
+
+async def test_a_run_that_was_planned_is_no_retry() -> None:
+    """It begins after the start of a retry, and is another's."""
+    fake, clock = FakeSnowflake(tick=0), Leaping()
+    fake.run_of_another(fake.add("T"), Plan(delay=60, lasts=1000))
+    fake.now += 30
+    async with opened(fake, sql=True) as client:
+        job = a_task(client, clock, retry_last=True)
+        baseline = await job.baseline()
+        fake.now += 60
+        for looked_at in (clock.now(), clock.now() - 7200):
+            assert (await job.look({**baseline, "looked_at": looked_at})).remote is None
+
+
+GOOD, BAD = (["T", "SUCCEEDED", None, None, "1", "2"], ["T2", "FAILED", "100", "bad", "2", "5"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "state", "name", "ended"),
+    [
+        ([GOOD], "SUCCEEDED", None, "2"),
+        ([GOOD, BAD], "FAILED", "T2", "5"),
+        ([GOOD, ["T2", "SKIPPED", None, None, None, "3"]], "SUCCEEDED", None, "3"),
+        ([["T2", "SUCCEEDED", None, None, "7", "8"], GOOD, BAD], "SUCCEEDED", None, "8"),
+        ([["T2", "EXECUTING", None, None, "7", None], GOOD, BAD], "EXECUTING", None, None),
+        ([["T3", "SCHEDULED", None, None, None, None], GOOD, BAD], "SCHEDULED", None, None),
+        ([GOOD, ["T2", "CANCELLED", None, None, "2", "3"]], "CANCELLED", None, "3"),
+        ([["T", "SKIPPED", None, None, None, None]], "SKIPPED", None, None),
+        ([GOOD, ["T2", "PONDERING", "x" * 9, None, None, None]], "PONDERING", None, "2"),
+    ],
+)
+def test_a_run_in_the_history_is_what_all_its_tasks_are(rows: Any, state: str, name: Any, ended: Any) -> None:
+    """The last attempt of each counts: what succeeded at once and what a retry has mended are one success."""
+    run = run_of(5, rows)
+    assert run is not None
+    assert (run.run_id, run.state, run.first_error_task_name, run.completed_time) == (5, state, name, ended)
+    assert (run.first_error_code, run.first_error_message) == ((100, "bad") if name else (None, None))
+    assert run_of(5, []) is None
+
+
+@pytest.mark.parametrize("data", [[["x", "SCHEDULED"]], [["1"]], [[]], [5], 5, [[{}, {}]]])
+async def test_a_history_that_cannot_be_read_is_no_answer(data: Any) -> None:
+    """It is asked for again."""
+
+    class Odd(FakeSnowflake):
+        def answer(self, asked: Asked) -> Reply:
+            if asked.operation != "SubmitStatement":
+                return super().answer(asked)
+            return Reply(200, {"code": "0", "statementHandle": "01a", "data": data})
+
+    fake, clock = Odd(), Leaping()
+    fake.add("T")
+    async with opened(fake, sql=True) as client:
+        job = a_task(client, clock)
+        baseline = await job.baseline()
+        for ask in (
+            job.look({**baseline, "looked_at": clock.now() - 7200}),
+            job.status({"run_id": 1, "root": "id-T", "retries": 0}),
+        ):
+            with pytest.raises(NoAnswer, match="answered with"):
+                await ask
+
+
 async def test_a_run_that_only_waits_for_its_turn_is_not_ours_yet() -> None:
-    """Whoever executes the task replaces it: the lease is kept until it runs."""
+    """Whoever executes the task replaces it: the lease is kept until it runs, or the time is over."""
     fake, clock = FakeSnowflake(tick=0), Leaping()
     task = fake.add("T", Plan(delay=60, lasts=100))
     async with opened(fake) as client:
         job = a_task(client, clock)
         baseline = await job.baseline()
         await job.start(baseline)
-        assert (await job.look(baseline)) == Look(pending=True)
+        waiting = await job.look(baseline)
+        assert (waiting.remote, waiting.pending) == (None, True)
         fake.now += 60
-        assert ((await job.look(baseline)).remote or {})["run_id"] == task.runs[0].number
+        began = await job.look(baseline)
+        assert (began.remote or {})["run_id"] == task.runs[0].number
+        assert began.remote == waiting.scheduled
 
 
 async def test_without_the_servers_own_time_nothing_found_proves_nothing() -> None:

@@ -27,11 +27,14 @@ CUT_SHORT: dict[OnCrash, str] = {"fail": "is FAILED as cancelled", "rerun": "is 
 
 
 def cut_short(tasks: Iterable[ServedTask], drain: float) -> tuple[str, ...]:
-    """Say of each task whose handler may run for longer than the drain waits, what then becomes of it."""
+    """Say of each task whose handler may run for longer than the drain waits, what then becomes of it.
+
+    Nothing of one that goes on at the next start: no drain has to wait for that.
+    """
     return tuple(
         f"{task.key} may run for {task.timeout:g} s, and after {drain:g} s {CUT_SHORT[task.on_crash]}"
         for task in tasks
-        if task.timeout > drain
+        if task.timeout > drain and not task.resumes
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +35,9 @@ def verbs_for(
             await anyio.sleep(ABOUT_TO_END)
             raise
 
-    async def lease(key: str) -> None:
-        await journal.key_leases.take(key, execution.id)
+    async def lease(wanted: dict[str, Any]) -> str | None:
+        timeout = math.inf if wanted["timeout"] is None else float(wanted["timeout"])
+        return await journal.key_leases.take(wanted["key"], execution.id, timeout)
 
     async def release(key: str) -> None:
         await journal.key_leases.release(key, execution.id)

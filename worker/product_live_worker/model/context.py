@@ -124,13 +124,14 @@ class Context:
         """Give the seconds left before the deadline, never less than 0."""
         return max(0.0, (self.deadline - datetime.now(UTC)).total_seconds())
 
-    def lease(self, key: str) -> Lease:
+    def lease(self, key: str, *, timeout: float | None = None) -> Lease:
         """Give a named lease: at most one execution has it at a time, among all workers on this journal.
 
-        `async with context.lease("orders"):` waits for it in an `async def` handler, `with` in a `def` handler. It
+        `async with context.lease("orders"):` waits for it in an `async def` handler, `with` in a `def` handler; after
+        `timeout` seconds, if there is one, it raises TimeoutError, which names the execution that has it. The lease
         outlives a crash for as long as the execution is to be run again, and ends with the execution at the latest.
         """
-        return Lease(key, self)
+        return Lease(key, self, timeout)
 
     def callback(self) -> Any:
         """Give this execution's `Callback`, an address for another system to call; `await` it on the loop.
@@ -176,20 +177,31 @@ class Lease:
 
     key: str
     context: Context = field(repr=False)
+    timeout: float | None = None
+    """Seconds for which it is waited for."""
 
     async def __aenter__(self) -> None:
-        await self._ask("lease")
+        self._read(await self._take())
 
     async def __aexit__(self, *_: object) -> None:
-        await self._ask("release")
+        await self._release()
 
     def __enter__(self) -> None:
         if self.context.call is _on_the_loop:
             raise TypeError("in an `async def` handler a lease is taken by `async with`")
-        self._ask("lease")
+        self._read(self._take())
 
     def __exit__(self, *_: object) -> None:
-        self._ask("release")
+        self._release()
 
-    def _ask(self, verb: str) -> Any:
-        return self.context.call(self.context.verbs.get(verb, _keep_nothing), self.key)
+    def _take(self) -> Any:
+        wanted = {"key": self.key, "timeout": self.timeout}
+        return self.context.call(self.context.verbs.get("lease", _keep_nothing), wanted)
+
+    def _read(self, holder: str | None) -> None:
+        if holder is not None:
+            text = f"the execution {holder} has the lease {self.key!r}, which was waited for {self.timeout:g} s"
+            raise TimeoutError(text)
+
+    def _release(self) -> Any:
+        return self.context.call(self.context.verbs.get("release", _keep_nothing), self.key)

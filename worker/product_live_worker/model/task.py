@@ -44,6 +44,11 @@ class ServedTask:
     """How long the platform waits for the outcome, from the claim on; None where it says no limit."""
 
     @property
+    def resumes(self) -> bool:
+        """Whether an execution that a stop has ended goes on at the next start, where its checkpoint says."""
+        return self.on_crash == "rerun" and self.handler.on_repeat == "adopt"
+
+    @property
     def longest(self) -> float:
         """How long a handler may run that starts right after its claim."""
         return self.may_run(0.0)
