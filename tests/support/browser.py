@@ -58,12 +58,35 @@ def needed() -> str:
     return browser
 
 
+WITNESS = """
+window.seen = [];
+addEventListener("DOMContentLoaded", () => {
+  const verdict = document.getElementById("verdict");
+  if (!verdict) return;
+  const note = () => seen.push([Date.now() / 1000, verdict.innerText]);
+  note();
+  new MutationObserver(note).observe(verdict, { childList: true });
+});
+"""
+"""Notes in the page itself when it showed which verdict: what is timed is the page, not who asks it."""
+
+
 @dataclass
 class Looking:
     """A window on a page, and all that the browser complained of."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
+
+    async def showed(self, *words: str, after: float) -> float:
+        """Wait until the verdict has all these words; gives when it first had them after that moment, as Unix times."""
+        found = await self.page.wait_for_function(
+            "([words, after]) => seen.find(([at, text], n) => (seen[n + 1]?.[0] ?? after) >= after"
+            " && words.every((word) => text.includes(word)))?.[0]",
+            arg=[words, after],
+            polling=50,
+        )
+        return max(after, float(await found.json_value()))
 
     async def serious_faults(self) -> list[str]:
         """Give what axe finds that would keep somebody from using the page."""
@@ -95,6 +118,7 @@ async def open_browser() -> AsyncIterator[Browser]:
 async def looking(browser: Browser, **options: Any) -> AsyncIterator[Looking]:
     """Open a window of its own, as somebody who was never here."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    await context.add_init_script(WITNESS)
     page = await context.new_page()
     window = Looking(page)
     page.on("console", lambda said: window.complaints.append(said.text) if said.type in ("error", "warning") else None)

@@ -302,7 +302,8 @@ class Status:
                 "name": worker.holder,
                 "this": worker.holder == journal.holder,
                 "lease_left_seconds": round(worker.lease_left, 1),
-                "open": worker.open,
+                # Of this one it is known at once; of the others, as the last survey has found it.
+                "open": journal.unreported() if worker.holder == journal.holder else worker.open,
             }
             for worker in islice(journal.board.workers, WORKERS)
         ]

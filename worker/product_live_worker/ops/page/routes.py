@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -92,7 +92,7 @@ class Page:
         stream = self._stream(request.query_params.get("task", ""))
         return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
-    async def _stream(self, task: str) -> AsyncIterator[bytes]:
+    async def _stream(self, task: str) -> AsyncGenerator[bytes, None]:
         self._watchers += 1
         try:
             known: dict[str, str] = {}
