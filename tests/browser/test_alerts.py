@@ -53,7 +53,11 @@ class Night:
 
     async def at(self, *handlers: Any, **settings: Any) -> tuple[RunningWorker, Looking]:
         """Run a worker, and open its page."""
-        return await self.opened.enter_async_context(watched(self.browser, [*handlers], self.home, **settings))
+        opened = await self.opened.enter_async_context(watched(self.browser, [*handlers], self.home, **settings))
+        if "faults" in settings:
+            # Else its drain would wait for reports that nobody takes.
+            self.opened.callback(settings["faults"].clear)
+        return opened
 
     async def look_at(self, url: str) -> Looking:
         """Open the page of a worker that runs elsewhere."""

@@ -148,6 +148,8 @@ async def test_a_running_execution_is_cancelled_by_a_command(tmp_path: Path) -> 
         assert "name no task 'prower'; they name power" in said
         assert "task power is not paused; paused is prower" in await here.do("resume", "--task", "power", code=1)
         assert "allowed is a duration" in await here.do("pause", "--for", "a while", code=78)
+        assert "of ten years at most" in await here.do("pause", "--for", "99999d", code=78)
+        assert "allowed is the worker's address" in await here.do("top", "http://[::1", code=1)
 
 
 async def test_top_shows_what_the_status_says(tmp_path: Path) -> None:
