@@ -42,9 +42,14 @@ def install() -> None:
     if found() or not shutil.which("apt-get") or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     print("Installing Chromium for the tests of the operator's page; this takes about a minute, once.")  # noqa: T201 (it is a command)
-    get = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+    get = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"]
+    # Whoever installs something else just now is waited for.
+    get += ["-o", "DPkg::Lock::Timeout=120", *PACKAGES]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (["apt-get", "update", "--quiet"], get):
-        subprocess.run(step, check=False, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})  # noqa: S603 (our own commands)
+        ended = subprocess.run(step, check=False, capture_output=True, text=True, env=environment)  # noqa: S603 (our own commands)
+        if ended.returncode:
+            print(f"{' '.join(step[:2])} failed: {(ended.stderr or ended.stdout).strip()[-500:]}")  # noqa: T201 (it is a command)
 
 
 def needed() -> str:
