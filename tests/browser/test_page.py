@@ -5,11 +5,8 @@ With SCREENSHOTS=docs/images in the environment, the pictures of the documentati
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +17,18 @@ from playwright.async_api import Browser, Page, expect
 from product_live_worker import Context, TaskFailed, handler, sandbox
 from product_live_worker.daemon import new_page
 from product_live_worker.model.execution import State
-from product_live_worker.model.handler import Handler
 from product_live_worker.telemetry.events import ReportUndeliverable
-from support.browser import Looking, looking, open_browser
-from support.journals import an_execution, query
+from support.browser import looking
+from support.journals import an_execution, fill_up
+from support.operators import SOON, address, faults, told, watched, when
 from support.workers import RunningWorker, new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "a token for the operators"  # noqa: S105 (of the tests)
-QUICK = {"requests_per_minute": 100, "window": 10.0}
-SOON = 8_000
-"""Milliseconds in which the page must be right: three seconds, and the rest for a busy machine."""
+REFRESH = 0.020
+"""Seconds of CPU at most for a refresh."""
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><b>bold</b>'\"&"
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """Run a Chromium; skip where there is none."""
-    async with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Say where pictures go."""
-    return Path(os.environ.get("SCREENSHOTS", tmp_path))
 
 
 @pytest.fixture
@@ -74,28 +57,6 @@ async def refuse(input: dict[str, Any]) -> None:
     raise TaskFailed(input["say"], code="no_ean")
 
 
-@asynccontextmanager
-async def watched(
-    browser: Browser, handlers: list[Handler], home: Path, **more: Any
-) -> AsyncIterator[tuple[RunningWorker, Looking]]:
-    """Run a worker, look at its page, and see in the end that the browser had nothing to complain of."""
-    async with AsyncExitStack() as opened:
-        window = more.pop("window", {})
-        # So many requests that no test waits for a poll.
-        more = {"world": new_world(*(one.name for one in handlers), limit=0), "budget": QUICK, **more}
-        worker = await opened.enter_async_context(running_worker(handlers, home, drain={"timeout": 0.1}, **more))
-        looks = await opened.enter_async_context(looking(browser, **window))
-        await looks.page.goto(address(worker))
-        yield worker, looks
-        assert looks.complaints == []
-        assert await looks.page.title() != "owned"
-
-
-def address(worker: RunningWorker, path: str = "") -> str:
-    """Give the address of a page."""
-    return f"http://127.0.0.1:{worker.daemon.port}/{path}"
-
-
 async def sign_in(page: Page, worker: RunningWorker) -> None:
     """Sign in as Anna."""
     await page.goto(address(worker, "sign-in"))
@@ -105,22 +66,16 @@ async def sign_in(page: Page, worker: RunningWorker) -> None:
     await page.wait_for_url(address(worker))
 
 
-async def told(page: Page, headline: str, *words: str) -> None:
-    """See that the verdict is this, soon."""
-    verdict = page.locator("#verdict")
-    await expect(verdict.locator("h1")).to_contain_text(headline, timeout=SOON)
-    for word in words:
-        await expect(verdict).to_contain_text(word, timeout=SOON)
-
-
 async def test_idle_and_busy_are_told_as_they_are(tmp_path: Path, browser: Browser) -> None:
     """The page follows by itself from the first poll to full slots, with what runs and its last line."""
     async with watched(browser, [power, wait], tmp_path) as (worker, window):
         page = window.page
-        await told(page, "All is well", "Polls are answered, nothing waits.")
+        polled = await when(lambda: worker.daemon.poller.succeeded_at is not None)
+        await told(window, "All is well", "Polls are answered, nothing waits.", since=polled)
         await expect(page.locator("#live")).to_have_text("live", timeout=SOON)
         worker.submit("wait", {}, {})
-        await told(page, "All is well", "2 executions run.")
+        busy = await when(lambda: worker.daemon.journal.count(State.RUNNING) == 2)
+        await told(window, "All is well", "2 executions run.", since=busy)
         await expect(page.locator("#tasks")).to_contain_text("all its slots are taken", timeout=SOON)
         running = page.locator("#in_hand tbody tr")
         await expect(running).to_have_count(2, timeout=SOON)
@@ -135,22 +90,17 @@ async def test_without_javascript_the_page_is_whole(tmp_path: Path, browser: Bro
     async with watched(browser, [power], tmp_path, window={"java_script_enabled": False}) as (worker, window):
         await until(lambda: worker.daemon.poller.succeeded_at is not None)
         await window.page.reload()
-        await told(window.page, "All is well")
+        await expect(window.page.locator("#verdict")).to_contain_text("All is well")
         await expect(window.page.locator("#live")).to_have_text("reload to see changes")
-
-
-def faults(**parameters: Any) -> sandbox.Faults:
-    """Put a fault in force."""
-    made = sandbox.Faults()
-    made.add(**parameters)
-    return made
 
 
 async def test_a_429_is_told_with_what_it_means(tmp_path: Path, browser: Browser) -> None:
     """Somebody else uses the account: no fault of the worker's, and the operator learns how much is left."""
     refusing = faults(kind="status", status=429, retry_after=30, operations=["poll"])
-    async with watched(browser, [power], tmp_path, faults=refusing) as (_, window):
-        await told(window.page, "Something is wrong", "429", "Somebody else uses the account's requests too")
+    async with watched(browser, [power], tmp_path, faults=refusing) as (worker, window):
+        refused = await when(lambda: worker.daemon.poller.outage.lasts)
+        found = "Something is wrong", "429", "Somebody else uses the account's requests too"
+        await told(window, *found, since=refused)
         await expect(window.page.locator("#budget")).to_contain_text("are ours for now", timeout=SOON)
 
 
@@ -158,25 +108,27 @@ async def test_a_refused_key_is_told_with_its_cure(tmp_path: Path, browser: Brow
     """Also when it is revoked while the worker runs."""
     revoked = sandbox.Faults()
     async with watched(browser, [power], tmp_path, faults=revoked) as (worker, window):
-        await told(window.page, "All is well")
+        await told(window, "All is well")
         revoked.add("status", status=401)
-        await until(lambda: worker.daemon.poller.outage.lasts)
-        await told(window.page, "Something is wrong", "the API key is refused", "Put a valid key into api.key_file")
+        refused = await when(lambda: worker.daemon.poller.outage.lasts)
+        found = "Something is wrong", "the API key is refused", "Put a valid key into api.key_file"
+        await told(window, *found, since=refused)
 
 
 async def test_a_platform_that_is_away_is_told_at_once(tmp_path: Path, browser: Browser) -> None:
     """At first as a short outage, in which work goes on; a worker that never reached it is not well."""
     away = sandbox.Faults()
     async with watched(browser, [power], tmp_path, faults=away) as (worker, window):
-        await told(window.page, "All is well")
+        await told(window, "All is well")
         away.add("cut_before")
-        await until(lambda: worker.daemon.poller.outage.lasts)
-        await told(window.page, "Working, but look at this", "polls are not answered", "they go on by themselves")
+        gone = await when(lambda: worker.daemon.poller.outage.lasts)
+        found = "Working, but look at this", "polls are not answered", "they go on by themselves"
+        await told(window, *found, since=gone)
         away.clear()
-        await told(window.page, "Working, but look at this", "may have claimed what never arrived")
+        await told(window, "Working, but look at this", "may have claimed what never arrived")
         await expect(window.page.locator("#verdict")).not_to_contain_text("they go on", timeout=SOON)
     async with watched(browser, [power], tmp_path / "2", api={"base_url": "http://127.0.0.1:9"}) as (_, window):
-        await told(window.page, "wrong", "the account's tasks are not known", "product-live-worker check")
+        await told(window, "wrong", "the account's tasks are not known", "product-live-worker check")
 
 
 async def test_what_alerts_speak_of_is_told_in_the_verdict(tmp_path: Path, browser: Browser) -> None:
@@ -184,25 +136,20 @@ async def test_what_alerts_speak_of_is_told_in_the_verdict(tmp_path: Path, brows
     lost = sandbox.Faults()
     async with watched(browser, [refuse], tmp_path, faults=lost) as (worker, window):
         await worker.run("refuse", *[{"say": "The product has no EAN."}] * 3)
-        await told(window.page, "Working, but look at this", "most executions of the last half hour failed: 3 of 3 of")
+        await told(window, "Working, but look at this", "most executions of the last half hour failed: 3 of 3 of")
         await expect(window.page.locator("#failures")).to_contain_text("The product has no EAN.", timeout=SOON)
         lost.add("cut_after", operations=["poll"], count=1)
-        await told(window.page, "Working, but look at this", "may have claimed what never arrived", "check names")
+        await told(window, "Working, but look at this", "may have claimed what never arrived", "check names")
 
 
 async def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, browser: Browser) -> None:
     """And that nothing is claimed meanwhile."""
     async with watched(browser, [power], tmp_path) as (worker, window):
-        await told(window.page, "All is well")
-        for verb in ("INSERT", "UPDATE"):
-            for table in ("executions", "holders", "slots"):
-                query(
-                    tmp_path / "worker.db",
-                    f"CREATE TRIGGER full_{verb}_{table} BEFORE {verb} ON {table} "
-                    f"BEGIN SELECT RAISE(FAIL, 'disk is full'); END",
-                )
-        await until(lambda: bool(worker.daemon.journal.trouble))
-        await told(window.page, "Something is wrong", "the journal cannot be written: disk is full", "Make room")
+        await told(window, "All is well")
+        fill_up(tmp_path / "worker.db")
+        full = await when(lambda: bool(worker.daemon.journal.trouble))
+        found = "Something is wrong", "the journal cannot be written: disk is full", "Make room"
+        await told(window, *found, since=full)
         await expect(window.page.locator("#tasks")).to_contain_text("nothing can be claimed", timeout=SOON)
 
 
@@ -216,7 +163,8 @@ async def test_a_stuck_thread_is_told(tmp_path: Path, browser: Browser) -> None:
 
     async with watched(browser, [stuck], tmp_path) as (worker, window):
         worker.submit("stuck", {})
-        await told(window.page, "Working, but look at this", "1 thread runs on after its deadline")
+        late = await when(lambda: worker.daemon.threads.stuck() == 1)
+        await told(window, "Working, but look at this", "1 thread runs on after its deadline", since=late)
         await expect(window.page.locator("#tasks")).to_contain_text("1 stuck", timeout=SOON)
         release.set()
 
@@ -238,13 +186,15 @@ async def test_ten_thousand_executions_of_five_hundred_tasks_stay_readable(tmp_p
             fields = {"task": names[number % 500], "state": State.RUNNING, "claimed_at": now, "started_at": now}
             journal._remember(an_execution(f"e{number}", **fields))  # noqa: SLF001 (ten thousand real ones take a minute)
             history.note(f"e{number}", "info", "x" * 5_000)
+        many_run = time.time()
+        await told(window, "All is well", "10,000 executions run", since=many_run)
         large = await refresh_seconds(worker)
-        html = await worker.page()
-        assert len(html.encode()) < 200_000
-        # 8 ms and 6 ms, on the machine where it was written; 20 ms were allowed.
+        print(f"a refresh: {1000 * small:.1f} ms of CPU, with 10 000 executions {1000 * large:.1f} ms")  # noqa: T201 (see RESULTS.md)
+        assert large < REFRESH
         assert large < 4 * small
+        assert len((await worker.page()).encode()) < 200_000
         assert len((await worker.get("/status")).content) < 200_000
-        await told(window.page, "All is well", "10,000 executions run")
+        await told(window, "All is well", "10,000 executions run")
         await expect(window.page.locator("#in_hand")).to_contain_text(
             "9,975 more executions are not shown", timeout=SOON
         )
@@ -256,15 +206,18 @@ async def test_ten_thousand_executions_of_five_hundred_tasks_stay_readable(tmp_p
 
 
 async def refresh_seconds(worker: RunningWorker) -> float:
-    """Measure the worker's own work for one refresh, at best."""
-    pages = new_page(worker.daemon)._pages  # noqa: SLF001 (what the listener serves)
-    await anyio.to_thread.run_sync(pages.prepare)
+    """Measure the CPU of the whole process for one message to an open page, all of it new; the best of ten."""
+    page = new_page(worker.daemon)
+    await page._prepare()  # noqa: SLF001 (what the listener does first)
     spent = []
-    for _ in range(5):
-        pages._rendered.clear()  # noqa: SLF001 (each anew)
-        before = time.thread_time()
-        pages.sections()
-        spent.append(time.thread_time() - before)
+    for _ in range(10):
+        page._pages.forget()  # noqa: SLF001 (each anew)
+        stream = page._stream("")  # noqa: SLF001 (what the listener serves)
+        before = time.process_time()
+        message = await anext(stream)
+        spent.append(time.process_time() - before)
+        await stream.aclose()
+        assert len(message) < 200_000
     return min(spent)
 
 
@@ -306,26 +259,26 @@ async def test_an_operator_acts_by_one_click_and_it_is_kept(
         await page.get_by_label("Why").fill("the ERP moves")
         await page.get_by_label("A pause lasts").select_option("1h")
         await page.get_by_role("button", name="Pause all polling").click()
-        await told(page, "Paused until 20", "paused by Anna until 20", "the ERP moves", "Resume when")
+        await told(window, "Paused until 20", "paused by Anna until 20", "the ERP moves", "Resume when")
         assert worker.daemon.poller.plan() is None
         await expect(page.locator("#actions")).to_contain_text("Anna paused all tasks: the ERP moves")
         await page.get_by_role("button", name="Resume all").click()
-        await told(page, "All is well")
+        await told(window, "All is well")
         await page.locator("#tasks tr", has_text="power").get_by_role("button", name="Pause").click()
-        await told(page, "Working, but look at this", "power is paused by Anna")
+        await told(window, "Working, but look at this", "power is paused by Anna")
         await page.locator("#tasks tr", has_text="power").get_by_role("button", name="Resume").click()
-        await told(page, "All is well")
+        await told(window, "All is well")
         (running,) = worker.submit("wait", {})
         await page.locator("#in_hand tbody tr").get_by_role("button", name="Cancel").click(timeout=SOON)
         await expect(page.locator("#failures")).to_contain_text("Cancelled by Anna.", timeout=SOON)
         await until(lambda: bool(worker.heard(ReportUndeliverable)))
-        await told(page, "Working, but look at this", "1 undeliverable result is kept", "redeliver or discard")
+        await told(window, "Working, but look at this", "1 undeliverable result is kept", "redeliver or discard")
         row = page.locator("#undeliverable tbody tr")
         await expect(row).to_contain_text("422", timeout=SOON)
         refusing.clear()
         await row.get_by_role("button", name="Redeliver").click()
         await until(lambda: running.status == "FAILED")
-        await told(page, "All is well")
+        await told(window, "All is well")
         await page.get_by_role("link", name=running.id).first.click()
         await expect(page.locator("main")).to_contain_text("Anna redelivered it")
         await page.get_by_role("button", name="Sign out").click()
@@ -349,8 +302,12 @@ async def test_a_worker_that_has_died_is_not_shown_as_well(tmp_path: Path, brows
     async with looking(browser) as window:
         async with running_worker([power], tmp_path) as worker:
             await window.page.goto(address(worker))
-            await told(window.page, "All is well")
-        await expect(window.page.locator("#live")).to_contain_text("has the worker stopped?", timeout=30_000)
+            await told(window, "All is well")
+            await window.page.clock.install()
+        await window.page.clock.fast_forward(7_000)
+        await expect(window.page.locator("#live")).to_contain_text("no news for", timeout=SOON)
+        await expect(window.page.locator("#lost")).to_contain_text("Below is what it last said.")
+        assert (await window.page.title()).startswith("No news")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -398,7 +355,7 @@ async def test_the_keyboard_is_enough(tmp_path: Path, browser: Browser, token: d
     async with watched(browser, [power], tmp_path, http=token) as (worker, window):
         page = window.page
         await sign_in(page, worker)
-        await told(page, "All is well")
+        await told(window, "All is well")
         button = page.locator("#tasks").get_by_role("button", name="Pause")
         await button.focus()
         before = await page.locator("#tasks").inner_html()
@@ -407,4 +364,4 @@ async def test_the_keyboard_is_enough(tmp_path: Path, browser: Browser, token: d
         await page.wait_for_function("html => document.getElementById('tasks').innerHTML !== html", arg=before)
         await expect(button).to_be_focused()
         await page.keyboard.press("Enter")
-        await told(page, "Working, but look at this", "power is paused by Anna")
+        await told(window, "Working, but look at this", "power is paused by Anna")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 
+from product_live_worker.model.action import Action
 from product_live_worker.model.errors import TakenOver
 from product_live_worker.model.execution import State
 from support.journals import DONE, Place, an_execution, in_state, opened, query, row
@@ -79,6 +82,24 @@ async def test_a_holder_whose_lease_has_ended_loses_its_rows_once(place: Place) 
             assert await stopped.renew()
             assert await stopped.take_over() == []
             assert row(place)["holder"] == other.holder
+
+
+async def test_whose_a_row_is_by_now_is_read_from_the_row(place: Place) -> None:
+    """An outcome holds until another worker takes it over, or a person closes it; then it is forgotten here."""
+    async with opened(place, lease=0.05) as journal:
+        await in_state(journal, State.SETTLED, an_execution("e1"))
+        await in_state(journal, State.SETTLED, an_execution("e2"))
+        await journal.must_hold("e1")
+        await journal.board.act(Action(verb="discard", subject="e1", who="anna", at=time.time()))
+        with pytest.raises(TakenOver, match="closed by hand"):
+            await journal.must_hold("e1")
+        await journal.must_hold("e2")
+        await anyio.sleep(0.1)
+        async with opened(place) as other:
+            await other.take_over()
+            with pytest.raises(TakenOver, match="another worker"):
+                await journal.must_hold("e2")
+        assert journal.unreported() == 0
 
 
 async def test_a_lease_renewed_in_time_keeps_its_rows(place: Place) -> None:

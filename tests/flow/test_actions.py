@@ -216,6 +216,29 @@ async def test_a_discarded_result_leaves_the_running_worker_too(tmp_path: Path) 
         assert execution.status == "IN_PROGRESS"
 
 
+async def test_a_discard_holds_for_a_report_that_waits_for_its_slot(tmp_path: Path) -> None:
+    """Even when the worker has not been told of it yet: the row is read once more right before the report is sent."""
+    gate = anyio.Event()
+
+    @handler("gated", concurrency=2)
+    async def gated(input: dict[str, Any]) -> None:
+        if input["wait"]:
+            await gate.wait()
+
+    faults = sandbox.Faults()
+    faults.add("status", status=429, retry_after=1, operations=["update_execution"], count=1)
+    unlimited = new_world("gated", limit=0)
+    async with running_worker([gated], tmp_path, faults=faults, world=unlimited) as worker:
+        first, second = worker.submit("gated", {"wait": False}, {"wait": True})
+        await until(lambda: bool(worker.heard(ReportPostponed)))
+        gate.set()
+        await until(lambda: worker.daemon.status.budget.waiting().get("report") == 1)
+        # What a discard does to a row, and no more: nobody tells the worker.
+        query(tmp_path / "worker.db", "UPDATE executions SET state = 'REPORTED' WHERE id = ?", second.id)
+        await until(lambda: second.status == "COMPLETED" or worker.daemon.journal.unreported() == 0)
+        assert (first.status, second.status) == ("COMPLETED", "IN_PROGRESS")
+
+
 async def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
     """A pause that a crash would forget is refused, and the worker goes on."""
     async with running_worker([power], tmp_path) as worker:

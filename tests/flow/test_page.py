@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -13,9 +14,11 @@ import anyio
 import httpx
 import pytest
 from pydantic import TypeAdapter
+from rich.console import Console
 
 from product_live_handlers.power import power
 from product_live_worker import Context, TaskFailed, handler, sandbox
+from product_live_worker.cli.top import picture
 from product_live_worker.ops.document import StatusDocument
 from support.workers import RunningWorker, running_worker, until
 
@@ -121,6 +124,10 @@ async def test_a_true_form_and_a_bearer_token_act(tmp_path: Path) -> None:
             assert answer.status_code == code
         assert (await browser.post("/act", content=b"x" * 50_000, headers=bearer)).status_code == 400
         assert (await browser.post("/act", content=b"\xff\xfe=&&&;;", headers=bearer)).status_code == 400
+        for many in (b"&" * 19_000, b"do=pause&" * 40):
+            assert (await browser.post("/act", content=many, headers=bearer)).status_code == 400
+            assert (await browser.post("/act", content=many)).status_code == 403
+            assert (await browser.post("/sign-in", content=many)).status_code == 403
 
 
 async def test_a_wrong_token_signs_nobody_in_and_a_new_one_ends_all_sessions(tmp_path: Path) -> None:
@@ -221,6 +228,23 @@ async def test_the_document_is_what_its_schema_says(tmp_path: Path) -> None:
         assert document["tasks"][0]["handler_seconds"]["calls"] == 2
         assert document["workers"][0]["this"]
         faults.clear()
+
+
+async def test_top_shows_what_somebody_has_to_decide_on(tmp_path: Path) -> None:
+    """A result that the platform refuses, with its words; what mends two troubles is said once."""
+    faults = sandbox.Faults()
+    faults.add("status", status=422, operations=["update_execution"])
+    async with running_worker([power], tmp_path, faults=faults) as worker:
+        (refused,) = worker.submit("power", {"power": 1})
+        await until(lambda: bool(worker.daemon.journal.board.undeliverable))
+        faults.add("status", status=429, retry_after=60, operations=["poll"])
+        await until(lambda: worker.daemon.poller.outage.lasts)
+        document = (await worker.get("/status")).json()
+        faults.clear()
+    said = io.StringIO()
+    Console(file=said, width=160).print(picture(document, "here", width=160, height=0))
+    assert re.search(rf"Undeliverable results *\n.*\n *{refused.id} .*422 Unprocessable Entity", said.getvalue())
+    assert said.getvalue().count("Somebody else uses the account's requests too") == 1
 
 
 async def test_events_end_with_the_worker(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
 import signal
@@ -17,6 +19,7 @@ import httpx
 import pytest
 
 from product_live_worker import sandbox
+from support.plugins import install
 from support.processes import COMMAND, Running, command, environment, running
 from support.workers import new_world, until
 
@@ -112,6 +115,28 @@ async def test_signals_pause_and_resume(tmp_path: Path) -> None:
         assert await worker.ended() == 0
 
 
+async def send_on(worker: Running, number: signal.Signals) -> None:
+    """Send it a signal again and again, until it is no more."""
+    while True:
+        # Not by `send`, which would look whether it has ended, and take its exit code away from who waits for it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.process.pid, number)
+        await anyio.sleep(0.001)
+
+
+async def test_no_signal_for_polling_ends_the_process(tmp_path: Path) -> None:
+    """One that comes before there is a worker to ask is done when there is; at the end, many change nothing."""
+    async with home(tmp_path) as here:
+        here.variables |= install(tmp_path / "plugins", "support.signalled_handlers", "signalled")
+        async with here.worker() as (worker, address):
+            await ready(address, lambda verdict: "paused by signal SIGUSR1 until it is resumed" in verdict)
+            worker.send(signal.SIGTERM)
+            async with anyio.create_task_group() as sending:
+                sending.start_soon(send_on, worker, signal.SIGUSR2)
+                assert await worker.ended() == 0
+                sending.cancel_scope.cancel()
+
+
 async def test_a_running_execution_is_cancelled_by_a_command(tmp_path: Path) -> None:
     """What is not in hand is told so; a task that nobody knows is noted; nonsense is told in words."""
     async with home(tmp_path) as here, here.worker() as (_, address):
@@ -123,6 +148,8 @@ async def test_a_running_execution_is_cancelled_by_a_command(tmp_path: Path) -> 
         assert "name no task 'prower'; they name power" in said
         assert "task power is not paused; paused is prower" in await here.do("resume", "--task", "power", code=1)
         assert "allowed is a duration" in await here.do("pause", "--for", "a while", code=78)
+        assert "of ten years at most" in await here.do("pause", "--for", "99999d", code=78)
+        assert "allowed is the worker's address" in await here.do("top", "http://[::1", code=1)
 
 
 async def test_top_shows_what_the_status_says(tmp_path: Path) -> None:

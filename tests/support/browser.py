@@ -42,9 +42,14 @@ def install() -> None:
     if found() or not shutil.which("apt-get") or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     print("Installing Chromium for the tests of the operator's page; this takes about a minute, once.")  # noqa: T201 (it is a command)
-    get = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+    get = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"]
+    # Whoever installs something else just now is waited for.
+    get += ["-o", "DPkg::Lock::Timeout=120", *PACKAGES]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (["apt-get", "update", "--quiet"], get):
-        subprocess.run(step, check=False, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})  # noqa: S603 (our own commands)
+        ended = subprocess.run(step, check=False, capture_output=True, text=True, env=environment)  # noqa: S603 (our own commands)
+        if ended.returncode:
+            print(f"{' '.join(step[:2])} failed: {(ended.stderr or ended.stdout).strip()[-500:]}")  # noqa: T201 (it is a command)
 
 
 def needed() -> str:
@@ -58,12 +63,35 @@ def needed() -> str:
     return browser
 
 
+WITNESS = """
+window.seen = [];
+addEventListener("DOMContentLoaded", () => {
+  const verdict = document.getElementById("verdict");
+  if (!verdict) return;
+  const note = () => seen.push([Date.now() / 1000, verdict.innerText]);
+  note();
+  new MutationObserver(note).observe(verdict, { childList: true });
+});
+"""
+"""Notes in the page itself when it showed which verdict: what is timed is the page, not who asks it."""
+
+
 @dataclass
 class Looking:
     """A window on a page, and all that the browser complained of."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
+
+    async def showed(self, *words: str, after: float) -> float:
+        """Wait until the verdict has all these words; gives when it first had them after that moment, as Unix times."""
+        found = await self.page.wait_for_function(
+            "([words, after]) => seen.find(([at, text], n) => (seen[n + 1]?.[0] ?? after) >= after"
+            " && words.every((word) => text.includes(word)))?.[0]",
+            arg=[words, after],
+            polling=50,
+        )
+        return max(after, float(await found.json_value()))
 
     async def serious_faults(self) -> list[str]:
         """Give what axe finds that would keep somebody from using the page."""
@@ -95,6 +123,7 @@ async def open_browser() -> AsyncIterator[Browser]:
 async def looking(browser: Browser, **options: Any) -> AsyncIterator[Looking]:
     """Open a window of its own, as somebody who was never here."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    await context.add_init_script(WITNESS)
     page = await context.new_page()
     window = Looking(page)
     page.on("console", lambda said: window.complaints.append(said.text) if said.type in ("error", "warning") else None)

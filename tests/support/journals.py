@@ -103,6 +103,13 @@ def refuse(place: Place, verb: str, table: str = "executions", *, only: str = ""
     query(place, f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH ROW {when} EXECUTE FUNCTION refuse()")
 
 
+def fill_up(place: Path) -> None:
+    """Let the database refuse all that a worker at work writes."""
+    for verb in ("INSERT", "UPDATE"):
+        for table in ("executions", "holders", "slots"):
+            refuse(place, verb, table)
+
+
 def allow(place: Place, verb: str, table: str = "executions") -> None:
     """End what `refuse` has begun."""
     on = "" if isinstance(place, Path) else f" ON {table}"

@@ -86,6 +86,8 @@ async def _work(journal: Journal, steps: Steps) -> None:
         execution = await journal.save_checkpoint(execution, {"at": 1})
     with steps.of("settle"):
         execution = await journal.settle(execution, DONE)
+    with steps.of("must_hold"):
+        await journal.must_hold(execution.id)
     with steps.of("postpone"):
         execution = await journal.postpone(execution, "no answer")
     with steps.of("close"):

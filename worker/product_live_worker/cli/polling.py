@@ -68,7 +68,7 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         found = 0.0
     if not 0 < found <= 3650 * 86400:
-        raise SettingsError(f"--for: found {text!r}; allowed is {DURATION}, above 0")
+        raise SettingsError(f"--for: found {text!r}; allowed is {DURATION}, above 0 and of ten years at most")
     return found
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -48,6 +51,7 @@ def run(
     demo: Annotated[bool, typer.Option("--demo", hidden=True)] = False,
 ) -> None:
     """Run the worker until SIGTERM or SIGINT; a second signal does not wait for what still runs."""
+    requests = _Requests()
     with errors_told():
         settings = load(config, os.environ, require_key=not sandbox)
         check_admin_token(settings.http)
@@ -57,9 +61,10 @@ def run(
         for warning in settings.warnings():
             log.log_for().warning(warning)
         try:
-            good = (
-                anyio.run(_run_in_sandbox, settings, handlers, demo) if sandbox else anyio.run(_run, settings, handlers)
-            )
+            if sandbox:
+                good = anyio.run(_run_in_sandbox, settings, handlers, requests, demo)
+            else:
+                good = anyio.run(_run, settings, handlers, requests)
         except KeyboardInterrupt:
             good = True
         except Exception as error:
@@ -72,14 +77,14 @@ def run(
     os._exit(0 if good else 1)
 
 
-async def _run(settings: Settings, handlers: Mapping[str, Handler]) -> bool:
+async def _run(settings: Settings, handlers: Mapping[str, Handler], requests: _Requests) -> bool:
     stop = Stop()
-    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop):
+    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop, requests):
         await daemon.run(stop, Notifier.from_environment())
     return True
 
 
-async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], demo: bool) -> bool:
+async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], requests: _Requests, demo: bool) -> bool:
     tasks = _tasks_in_sandbox(settings, handlers)
     world = new_world(tasks)
     with tempfile.TemporaryDirectory(prefix="product-live-worker-") as directory:
@@ -87,14 +92,14 @@ async def _run_in_sandbox(settings: Settings, handlers: Mapping[str, Handler], d
             settings = _in_sandbox(settings, tasks, url, world.settings.key, Path(directory))
             if not demo:
                 log.log_for().info("the sandbox's control API", executions=f"{url}/sandbox/executions")
-                return await _run(settings, handlers)
-            return await _demonstrate(settings, handlers, Demo(world, Random(2)))
+                return await _run(settings, handlers, requests)
+            return await _demonstrate(settings, handlers, requests, Demo(world, Random(2)))
 
 
-async def _demonstrate(settings: Settings, handlers: Mapping[str, Handler], demo: Demo) -> bool:
+async def _demonstrate(settings: Settings, handlers: Mapping[str, Handler], requests: _Requests, demo: Demo) -> bool:
     seconds = _demo_seconds(os.environ.get("DEMO_SECONDS"))
     stop = Stop()
-    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop):
+    async with open_daemon(settings, handlers) as daemon, _signals(daemon, stop, requests):
         address = f"http://127.0.0.1:{daemon.port}"
         typer.echo(f"look: {address}/ and {address}/status — executions of {TASK!r} arrive now; Ctrl-C ends it\n")
 
@@ -128,20 +133,51 @@ def _in_sandbox(settings: Settings, tasks: Mapping[str, Task], url: str, key: st
     )
 
 
+def _nobody() -> None:
+    """Nobody waits for a signal."""
+
+
+class _Requests:
+    """What SIGUSR1 and SIGUSR2 ask for: before there is a worker to ask it waits, and after its end nobody does it.
+
+    Neither ever ends the process: the receivers of an event loop would let them, before they are there and afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[signal.Signals] = deque()
+        self._wake: Callable[[], object] = _nobody
+        for number in POLLING:
+            signal.signal(number, self._note)
+
+    async def serve(self, act: Callable[[Action], Awaitable[None]]) -> None:
+        """Have them done, in their order."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                arrived = anyio.Event()
+                self._wake = partial(loop.call_soon_threadsafe, arrived.set)
+                while self._waiting:
+                    number = self._waiting.popleft()
+                    await act(Action(verb=POLLING[number], who=f"signal {number.name}", at=time.time()))
+                await arrived.wait()
+        finally:
+            self._wake = _nobody
+
+    def _note(self, number: int, _: object) -> None:
+        self._waiting.append(signal.Signals(number))
+        self._wake()
+
+
 @asynccontextmanager
-async def _signals(daemon: Daemon, stop: Stop) -> AsyncIterator[None]:
+async def _signals(daemon: Daemon, stop: Stop, requests: _Requests) -> AsyncIterator[None]:
     """Translate signals, here and nowhere else: the first to end asks for the drain, the second leaves at once."""
     if sys.platform == "win32":
         yield
         return
 
     async def listen() -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *POLLING) as signals:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                if (verb := POLLING.get(number)) is not None:
-                    who = f"signal {signal.Signals(number).name}"
-                    listening.start_soon(daemon.act, Action(verb=verb, who=who, at=time.time()))
-                    continue
                 if stop.requested.is_set():
                     os._exit(0)
                 stop.request(signal.Signals(number).name)
@@ -149,6 +185,7 @@ async def _signals(daemon: Daemon, stop: Stop) -> AsyncIterator[None]:
 
     async with anyio.create_task_group() as listening:
         listening.start_soon(listen)
+        listening.start_soon(requests.serve, daemon.act)
         yield
         listening.cancel_scope.cancel()
 

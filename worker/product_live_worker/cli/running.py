@@ -32,9 +32,17 @@ def address_of(url: str, config: Path | None) -> str:
             raise NoAnswer("http.port is 0: name the address that the worker's first log line has, as an argument")
         local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (asked, not listened on)
         url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+    if not _is_address(url):
         raise NoAnswer(f"found {url!r}; allowed is the worker's address, as in http://127.0.0.1:8080")
     return url.rstrip("/").removesuffix("/status")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def read_status(address: str) -> StatusDocument:

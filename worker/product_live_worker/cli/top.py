@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from product_live_worker.cli.running import NoAnswer, address_of, read_status
 from product_live_worker.cli.told import errors_told
-from product_live_worker.ops.document import StatusDocument
+from product_live_worker.ops.document import StatusDocument, TaskLine
 from product_live_worker.ops.page.pages import headline
 from product_live_worker.ops.page.words import relative, slots, span
 
@@ -28,7 +29,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 NARROW = 100
 """Columns of a terminal below which what can be spared is left out."""
 WIDE = frozenset({"p50", "p95", "last half hour", "deadline", "when"})
-PROSE = frozenset({"next poll", "last line", "why it waits", "message"})
+PROSE = frozenset({"next poll", "last line", "why it waits", "why the platform refuses it", "message"})
 MINUTES = 30
 """Of the last hour's history, what fits into a line."""
 
@@ -73,7 +74,13 @@ def _follow(live: Live, address: str, document: StatusDocument, every: float) ->
 def picture(document: StatusDocument, address: str, *, width: int, height: int) -> RenderableType:
     """Draw the document for a terminal of this size; `height` 0 is one that scrolls."""
     most = 1000 if not height else max(3, (height - 16) // 3)
-    lists = (_tasks(document), _in_hand(document), _reports(document), _failures(document))
+    lists = (
+        _tasks(document),
+        _in_hand(document),
+        _reports(document),
+        _undeliverable(document),
+        _failures(document),
+    )
     tables = (one.table(most=most, narrow=width < NARROW) for one in lists if one.rows)
     return Group(_verdict(document, address), _budget(document), *tables)
 
@@ -104,9 +111,11 @@ class _List:
 def _verdict(document: StatusDocument, address: str) -> Panel:
     style = STYLES[document["condition"]]
     text = Text(headline(document), f"bold {style}")
-    for check in document["checks"]:
-        if not check["ok"] or check["notable"]:
-            text.append(f"\n{plain(check['name'])}: {plain(check['reason'])}", "default")
+    told = [check for check in document["checks"] if not check["ok"] or check["notable"]]
+    for check, next_one in zip_longest(told, told[1:]):
+        text.append(f"\n{plain(check['name'])}: {plain(check['reason'])}", "default")
+        # What mends two of them is said once.
+        if not (next_one and next_one.get("cure") == check.get("cure")):
             text.append(f"\n  {plain(check.get('cure', ''))}", "dim")
     counts = document["executions"]
     text.append(
@@ -143,7 +152,7 @@ def _tasks(document: StatusDocument) -> _List:
         rows.append(
             (
                 plain(task["key"]),
-                f"{task['in_hand']}/{task['concurrency']}",
+                _slots(task),
                 Text(f"{when}{plain(poll['why'])}", "blue" if task["paused"] else "default"),
                 str(task["completed"]),
                 Text(str(task["failed"]), "red" if task["failed"] else "default"),
@@ -153,6 +162,11 @@ def _tasks(document: StatusDocument) -> _List:
             )
         )
     return _List("Tasks", columns, rows, document["tasks_left_out"])
+
+
+def _slots(task: TaskLine) -> Text:
+    text = Text(f"{task['in_hand']}/{task['concurrency']}")
+    return text.append(f", {task['overdue_threads']} stuck", "red") if task["overdue_threads"] else text
 
 
 def _in_hand(document: StatusDocument) -> _List:
@@ -175,6 +189,16 @@ def _reports(document: StatusDocument) -> _List:
         )
         rows.append((plain(one["id"]), plain(one["task"]), settled or "", plain(why)))
     return _List("Results to report", ("execution", "task", "settled", "why it waits"), rows, found["left_out"])
+
+
+def _undeliverable(document: StatusDocument) -> _List:
+    found, now = document["undeliverable"], document["now"]
+    rows: list[tuple[str | Text, ...]] = []
+    for one in found["shown"]:
+        settled = one["settled_at"] and relative(one["settled_at"], now)
+        rows.append((plain(one["id"]), plain(one["task"]), settled or "", plain(one["trouble"])))
+    columns = ("execution", "task", "settled", "why the platform refuses it")
+    return _List("Undeliverable results", columns, rows, found["left_out"])
 
 
 def _failures(document: StatusDocument) -> _List:

@@ -48,11 +48,13 @@ class Actions:
 
     async def run(self) -> None:
         """Look until cancelled; what cannot be read now is read later."""
-        survey_at = 0.0
+        survey_at, undeliverable = 0.0, 0
         while True:
             try:
                 await self.look()
-                if anyio.current_time() >= survey_at:
+                # What somebody has to decide on is shown with the verdict that tells of it.
+                if anyio.current_time() >= survey_at or self._journal.undeliverable != undeliverable:
+                    undeliverable = self._journal.undeliverable
                     await self._journal.board.survey()
                     survey_at = anyio.current_time() + SURVEY
             except JournalUnwritable:

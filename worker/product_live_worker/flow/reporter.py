@@ -16,7 +16,6 @@ from product_live_worker.model.errors import (
     IllegalTransition,
     PlatformError,
     RequestRefused,
-    TakenOver,
 )
 from product_live_worker.model.execution import Execution, Outcome, State
 from product_live_worker.product_live.budget import Purpose
@@ -77,7 +76,7 @@ class Reporter:
         oldest_first = execution.settled_at or 0.0
         await self._journal.written(execution.id)
         try:
-            still = partial(self._must_hold, execution)
+            still = partial(self._journal.must_hold, execution.id)
             found = await self._client.update_execution(execution.id, outcome, order=oldest_first, still=still)
         except RequestRefused as refusal:
             if refusal.status not in PERHAPS_FINAL:
@@ -92,11 +91,6 @@ class Reporter:
             if found in STILL_WAITING:
                 raise AnswerUnreadable(f"the report was answered with success, and yet the platform has {found}")
         await self._close(execution, outcome, found)
-
-    def _must_hold(self, execution: Execution) -> None:
-        """Raise TakenOver when the row was lost while its report waited: somebody else may have ended it."""
-        if self._journal.get(execution.id) is None:
-            raise TakenOver(f"execution {execution.id} was taken over by another worker")
 
     async def _look(self, execution: Execution, *, order: float) -> str | None:
         try:

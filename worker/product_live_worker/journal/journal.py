@@ -39,6 +39,7 @@ _ROW = (executions.c.platform == bindparam("this_platform")) & (executions.c.id 
 _MINE = _ROW & (executions.c.holder == bindparam("this_holder"))
 _INSERT = insert(executions)
 _FIND = select(executions).where(_ROW)
+_HELD = select(executions.c.state, executions.c.holder).where(_ROW)
 _ADVANCE = update(executions).where(_MINE, executions.c.state == bindparam("this_state"))
 _OVERWRITE = update(executions).where(_MINE)
 _REOPEN = update(executions).where(_ROW, executions.c.state == bindparam("this_state"))
@@ -217,6 +218,22 @@ class Journal:
         """
         while self._shared and execution_id in self._unwritten:
             await self._changed.wait()
+
+    async def must_hold(self, execution_id: str) -> None:
+        """See that an outcome is still this process's to report; raises TakenOver, or IllegalTransition.
+
+        The row itself is read: a person, or another worker, may have closed it past this process. While the journal
+        cannot be written, nobody does.
+        """
+        if not self.trouble:
+            this = {"this_platform": self._platform, "this_id": execution_id}
+            with contextlib.suppress(JournalUnwritable):
+                step = lambda connection: connection.execute(_HELD, this).one_or_none()  # noqa: E731 (one line)
+                row = await self._do(step, writes=False)
+                if row is not None and (row.holder != self.holder or State(row.state) in CLOSED):
+                    self._drop(execution_id)
+        if execution_id not in self._open:
+            raise TakenOver(f"execution {execution_id} was closed by hand, or taken over by another worker")
 
     async def next(self, state: State) -> Execution:
         """Wait for an execution that has newly come into `state`, and give each just once."""

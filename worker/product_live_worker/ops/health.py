@@ -18,7 +18,7 @@ from product_live_worker.model.action import ALL
 from product_live_worker.model.errors import KeyRefused, PlatformFailing, RateLimited
 from product_live_worker.model.execution import State
 from product_live_worker.product_live.budget import Budget
-from product_live_worker.telemetry.history import History
+from product_live_worker.telemetry.history import MANY, History
 
 POLL_LATE = 30.0
 """Seconds that a poll may be overdue: a short outage is the platform's, a longer one the operator's."""
@@ -91,10 +91,10 @@ class Health:
 
     def _tasks(self) -> Check:
         if not self.catalogue.loaded.is_set():
-            why = self.catalogue.outage.reason or "the platform has not answered yet"
-            return Check(
-                "tasks", False, f"the account's tasks are not known: {why}", _cure(self.catalogue.outage.error)
-            )
+            outage = self.catalogue.outage
+            why = f"{REFUSED}: {outage.reason}" if isinstance(outage.error, KeyRefused) else outage.reason
+            found = f"the account's tasks are not known: {why or 'the platform has not answered yet'}"
+            return Check("tasks", False, found, _cure(outage.error))
         if self.catalogue.problems:
             reason = "; ".join(self.catalogue.problems)
             return Check("tasks", False, reason, "Correct the [tasks] sections, or create the task on the platform.")
@@ -111,13 +111,16 @@ class Health:
         if pause := self.journal.board.paused(ALL):
             yield Check("polling", True, pause.told(), RESUME, notable=True)
         if isinstance(outage.error, KeyRefused):
-            yield Check("polling", False, f"the API key is refused: {outage.reason}", _cure(outage.error))
+            yield Check("polling", False, f"{REFUSED}: {outage.reason}", _cure(outage.error))
         if overdue > POLL_LATE:
             why = outage.reason or "the poller does not get to it"
             yield Check("polling", False, _since(f"no poll has succeeded ({why})", overdue), _cure(outage.error))
+        if not self.catalogue.loaded.is_set():
+            cure = _cure(self.catalogue.outage.error)
+            yield Check("polling", False, "nothing is polled before the account's tasks are known", cure)
         if self.poller.succeeded_at is None and not self.poller.waits_for_budget and self._may_poll():
-            why = f": {outage.reason}" if outage.lasts else ""
-            yield Check("polling", False, f"the first poll has not been answered yet{why}", _cure(outage.error))
+            found = f"no poll has succeeded yet: {outage.reason}" if outage.lasts else "the first poll is on its way"
+            yield Check("polling", False, found, _cure(outage.error))
         if outage.lasts:
             failing = self.poller.failing()
             of = "" if len(failing) == len(self.catalogue.tasks) else f" of {', '.join(failing[:NAMED])}"
@@ -172,14 +175,19 @@ class Health:
         count = self.journal.reports_waiting()
         waiting = (e for e in self.journal.open_executions() if count and e.state is State.SETTLED)
         why = next((f" ({e.trouble})" for e in waiting if e.trouble), "")
+        results = "1 result waits" if count == 1 else f"{count} results wait"
         if late > REPORT_LATE:
             cure = "Nothing is lost: they are sent until the platform answers. Look at the reason."
-            return Check("reports", False, _since(f"{count} results wait to be reported{why}", late), cure)
+            return Check("reports", False, _since(f"{results} to be reported{why}", late), cure)
         notable = bool(why) and late > 0
         return Check("reports", True, f"{count} waiting{why}", "They are sent again by themselves.", notable=notable)
 
     def _executions(self) -> Check:
-        failing = self.history.failing()
+        failing, ended = self.history.failing(), self.history.ended_with_the_worker()
+        if len(ended) >= MANY:
+            tasks = ", ".join(sorted({one.task for one in ended})[:NAMED])
+            found = f"{len(ended)} executions of the last hour ended because their worker did: of {tasks}"
+            return Check("executions", True, found, RESTARTED, notable=True)
         told = "; ".join(f"{failed} of {all_} of {task}" for task, failed, all_ in failing[:NAMED])
         more = f"; and {len(failing) - NAMED} tasks more" if len(failing) > NAMED else ""
         found = f"most executions of the last half hour failed: {told}{more}" if failing else ""
@@ -214,6 +222,11 @@ class Health:
 PLACES = "Start the Dask scheduler, or mend execution.dask_scheduler; nothing is lost, and work goes on by itself."
 RESTART = "Restart the worker, and report this as a defect; the journal has everything."
 RESUME = "Resume when the reason has gone: on the page, or `product-live-worker resume`."
+REFUSED = "the API key is refused"
+RESTARTED = (
+    "Read in the log what came before each start; a handler that takes its worker along belongs into "
+    '`isolation="process"`, where only its execution fails.'
+)
 SHARED = "Somebody else uses the account's requests too: find who, or lower budget.requests_per_minute here."
 UNDELIVERABLE = "The platform refuses them for good: read why below, then redeliver or discard each."
 LOST = "Only the task's responseTimeoutSeconds brings it back: `product-live-worker check` names the tasks without one."

@@ -139,9 +139,12 @@ class Status:
         board, journal, past = self.health.journal.board, self.health.journal, self.history.tasks
         nothing = TaskHistory()
 
-        def interest(task: ServedTask) -> tuple[bool, int, int, int]:
+        def interest(task: ServedTask) -> tuple[int, bool, int, int, int]:
             known = past.get(task.key, nothing)
-            return bool(board.paused(task.key)), journal.in_hand(task.key), known.failed, known.completed
+            # What is given up has failed: the others need not be asked.
+            stuck = self.executors[task.handler.isolation].overdue(task.key) if known.failed else 0
+            paused, in_hand = bool(board.paused(task.key)), journal.in_hand(task.key)
+            return stuck, paused, in_hand, known.failed, known.completed
 
         return sorted(sorted(tasks, key=interest, reverse=True)[:TASKS], key=lambda task: task.key)
 
@@ -302,7 +305,8 @@ class Status:
                 "name": worker.holder,
                 "this": worker.holder == journal.holder,
                 "lease_left_seconds": round(worker.lease_left, 1),
-                "open": worker.open,
+                # Of this one it is known at once; of the others, as the last survey has found it.
+                "open": journal.unreported() if worker.holder == journal.holder else worker.open,
             }
             for worker in islice(journal.board.workers, WORKERS)
         ]

@@ -11,7 +11,7 @@ import itertools
 import math
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal, Protocol, Self
@@ -139,9 +139,16 @@ class Slot:
         self._taken_at = taken_at
         self._sent = False
 
-    async def use(self) -> None:
-        """Call this right before sending; takes another slot when the process was stopped since this one."""
-        while self._budget.is_stale(self._taken_at):
+    async def use(self, still: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Call this right before sending; takes another slot when the process was stopped since this one.
+
+        `still` raises when the request shall not be sent any more; nothing is waited for after it.
+        """
+        while True:
+            if still is not None:
+                await still()
+            if not self._budget.is_stale(self._taken_at):
+                break
             self._budget.give_back(self._number)
             self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
         self._sent = True

@@ -114,7 +114,12 @@ class Client:
         return _read(TaskExecution, await self._must("read_execution", "GET", path, purpose, order=order))
 
     async def update_execution(
-        self, execution_id: str, outcome: Outcome, *, order: float = 0.0, still: Callable[[], None] = lambda: None
+        self,
+        execution_id: str,
+        outcome: Outcome,
+        *,
+        order: float = 0.0,
+        still: Callable[[], Awaitable[None]] | None = None,
     ) -> str | None:
         """Report an outcome; gives the status that the platform has for the execution now, if it says one.
 
@@ -204,17 +209,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         order: float = 0.0,
         none: tuple[int, ...] = (),
-        still: Callable[[], None] = lambda: None,
+        still: Callable[[], Awaitable[None]] | None = None,
         resource: str = "",
     ) -> _Raw | None:
         resource = resource or path.split("/")[3]
         with slot or await self._budget.slot(purpose, resource=resource, order=order) as held:
-            await held.use()
-            try:
-                still()
-            except Exception:
-                held.unsent()
-                raise
+            await held.use(still)
             kind = {"Content-Type": "application/json"} if body is not None else {}
             request = self._http.build_request(
                 method,

@@ -23,6 +23,8 @@ HALF_AN_HOUR = 30
 """Minutes in which a task is seen to fail."""
 MANY = 3
 """Failures from which on they are no accident."""
+WITH_THE_WORKER = frozenset({"worker_restarted", "quarantined"})
+"""Codes of executions that have ended because their worker did."""
 DURATIONS = 200
 """Of a task's handler, from which its percentiles are taken."""
 TRAILS = 1000
@@ -148,6 +150,11 @@ class History:
         some = ((key, one) for key, one in self.tasks.items() if now - one.failed_at < 60 * HALF_AN_HOUR)
         counted = ((key, *one.since(int(now // 60) - HALF_AN_HOUR)) for key, one in some)
         return [(key, failed, done + failed) for key, done, failed in counted if failed >= MANY and failed > done]
+
+    def ended_with_the_worker(self) -> list[Failure]:
+        """Give the executions of the last hour whose worker ended while it ran them, the earliest first."""
+        since = self._now() - 3600
+        return [one for one in self.failures.values() if one.code in WITH_THE_WORKER and one.at > since]
 
     def lost(self) -> list[Ambiguous]:
         """Give the polls of the last hour that may have claimed what never arrived, the earliest first."""

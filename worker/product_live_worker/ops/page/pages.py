@@ -150,12 +150,14 @@ class Pages:
 
     def _render(self, document: StatusDocument, task: str) -> dict[str, str]:
         budget = document["budget"]
+        left = max(0, budget["allowed"] - budget["used"])
         told = [check for check in document["checks"] if not check["ok"] or check["notable"]]
         given: dict[str, dict[str, Any]] = {
             "verdict": {"headline": headline(document), "told": told, "well": _well(document)},
             "budget": {
                 "budget": budget,
-                "left": max(0, budget["allowed"] - budget["used"]),
+                "left": left,
+                "kept": min(left, budget["reserved"]),
                 "slots": words.slots(budget),
                 "drawn": words.requests(budget),
                 "purposes": _purposes(document),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -30,6 +30,8 @@ PULSE = 3.0
 WATCHERS = 32
 """Pages at most that are kept up to date; what comes beyond is shown, and has to be reloaded."""
 LARGEST_FORM = 20_000
+MOST_FIELDS = 20
+"""What is larger, or has more of them, is read as an empty form."""
 PAUSES = {"": None, "15m": 900.0, "1h": 3600.0, "8h": 8 * 3600.0, "1d": 86400.0}
 """How long a pause may last; nothing: until it is resumed."""
 HEADERS = {
@@ -92,7 +94,7 @@ class Page:
         stream = self._stream(request.query_params.get("task", ""))
         return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
-    async def _stream(self, task: str) -> AsyncIterator[bytes]:
+    async def _stream(self, task: str) -> AsyncGenerator[bytes, None]:
         self._watchers += 1
         try:
             known: dict[str, str] = {}
@@ -205,7 +207,10 @@ async def _form(request: Request) -> Mapping[str, str]:
         body += chunk
         if len(body) > LARGEST_FORM:
             return {}
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS))
+    except ValueError:
+        return {}
 
 
 def _action(verb: Verb, subject: str, who: str, why: str, lasts: float | None) -> Action:

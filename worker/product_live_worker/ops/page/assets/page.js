@@ -32,8 +32,7 @@
     if (key) section.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
   }
 
-  function announce(condition, title) {
-    document.title = title;
+  function announce(condition) {
     if (condition === body.dataset.condition) return;
     body.dataset.condition = condition;
     document.getElementById("said").textContent = WORDS[condition];
@@ -47,12 +46,16 @@
   if (!body.dataset.live || !window.EventSource) return;
 
   const live = document.getElementById("live");
-  let heard = Date.now();
+  const lost = document.getElementById("lost");
+  let heard = Date.now(), title = document.title;
   function alive() {
-    const silent = Date.now() - heard;
-    body.classList.toggle("stale", silent > SILENCE);
-    live.className = silent > SILENCE ? "lost" : "on";
-    live.textContent = silent > SILENCE ? `no news for ${span(Math.round(silent / 1000))}: has the worker stopped?` : "live";
+    const silent = Date.now() - heard, old = silent > SILENCE;
+    body.classList.toggle("stale", old);
+    live.className = old ? "lost" : "on";
+    live.textContent = old ? `no news for ${span(Math.round(silent / 1000))}` : "live";
+    // What it last said is not what is: this stands above it, and in the window's title.
+    document.title = old ? "No news · product-live-worker" : title;
+    if (lost.hidden === old) lost.hidden = !old;
   }
   const source = new EventSource(body.dataset.live);
   source.onmessage = (event) => {
@@ -60,7 +63,8 @@
     heard = Date.now();
     ahead = Date.parse(news.now) - heard;
     for (const [id, html] of Object.entries(news.sections)) replace(id, html);
-    announce(news.condition, news.title);
+    title = news.title;
+    announce(news.condition);
     tick();
     alive();
   };
