@@ -13,10 +13,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from product_live_worker import sandbox
+
+if TYPE_CHECKING:
+    # At run time the benchmarks and the demonstrations do without it.
+    import pytest
 
 SECRETS = (
     "s3cret",  # a part of all that remote systems are signed in with, and of all tokens that they give
