@@ -288,6 +288,9 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
         # It says that the run is done, and the log knows of no end.
         assert await fake.call_back(forged) == [200]
         assert await post(fake, forged, runId=math.inf) == 200
+        # The document's sample, which is no JSON.
+        sample = json.loads((SEEDS / "callback.json").read_text(encoding="utf-8"))["as_it_stands"]
+        assert await post(fake, forged, sample) == 200
         # Of another run, and to an address that nobody was given.
         assert await post(fake, called, runId=99) == 200
         assert await post(fake, called, beside="x") == 404
@@ -304,12 +307,12 @@ async def test_a_callback_ends_the_wait_and_is_confirmed(tmp_path: Path) -> None
     assert [task.starts for task in (called, early, forged)] == [1, 1, 1]
 
 
-async def post(fake: FakeInformatica, task: Task, *, beside: str = "", **said: Any) -> int:
+async def post(fake: FakeInformatica, task: Task, text: str = "", *, beside: str = "", **said: Any) -> int:
     """Send what Informatica would not, to a task's address or beside it; gives the status."""
     body = {"@type": "callbackUrlResponse", "objectName": "taskName", "status": "COMPLETED", **said}
     async with httpx.AsyncClient(trust_env=False) as web:
         url = task.runs[-1].callback.replace(*fake.hooks) + beside
-        return (await web.post(url, content=json.dumps(body))).status_code
+        return (await web.post(url, content=text or json.dumps(body))).status_code
 
 
 async def test_a_call_is_repeated_until_it_is_stored(tmp_path: Path) -> None:
@@ -395,6 +398,8 @@ async def test_without_an_address_nothing_is_started(tmp_path: Path) -> None:
     assert "http.public_url" in execution.output["message"]
 
 
+SEEDS = Path(__file__).parents[1] / "support" / "seeds"
+SAMPLES = json.loads((SEEDS / "code_task.json").read_text(encoding="utf-8"))["samples"]
 WORDS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "plain": ([{"status": "STARTING"}, {"status": "RUNNING"}, DONE], "", "succeeded"),
     "table": ([{"executionState": "QUEUED"}, {"executionState": "SUCCEEDED", "endTime": ENDED}], "", "succeeded"),
@@ -406,6 +411,7 @@ WORDS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
         [{"executionState": "FAILED", "endTime": ENDED, "firstErrorMessage": "WES_internal_error"}],
         "remote_failed", "failed",
     ),
+    "as_sampled": ([SAMPLES["running"], SAMPLES["failed"]], "remote_failed", "failed"),
     "cancelled": ([{"executionState": "CANCELLED", "endTime": ENDED}], "remote_cancelled", "cancelled"),
     "unknown_yet": ([{}, {}, {"status": "RUNNING"}, DONE], "", "succeeded"),
     "never_known": ([{}], "remote_unknown", "unknown"),
@@ -454,6 +460,7 @@ async def test_each_scenario_of_a_code_task_ends_as_it_must(tmp_path: Path) -> N
     found = {name: (e.output.get("code", ""), e.output["outcome"]) for name, e in zip(WORDS, executions, strict=True)}
     assert found == {name: (code, outcome) for name, (_, code, outcome) in WORDS.items()}
     by_name = dict(zip(WORDS, executions, strict=True))
+    assert by_name["as_sampled"].output["error_message"].startswith("WES_internal_error_Failed to start cluster")
     assert {by_name[n].output["error_message"] for n in ("fails", "fails_by_table")} == {"WES_internal_error"}
     assert [e.output["code"] for e in lost] == ["ambiguous_start"] * len(STARTS)
     assert {kind: fake.code_starts(f"lost_{kind}") for kind in STARTS} == STARTS
@@ -561,9 +568,10 @@ async def test_a_code_task_is_cancelled_with_its_execution_where_the_connection_
 
 
 async def test_two_workers_start_one_task_one_after_the_other(tmp_path: Path) -> None:
-    """By the lease in their journal: each execution has a run, or a code task's job, of its own."""
+    """By the lease in their journal: each finds its own run though all answers are lost; code tasks need none."""
     fake, world = FakeInformatica(), new_world(*TASKS, limit=0)
     task = fake.add("shared", FOREVER)
+    fake.faults += at("start_job", "lose_after_commit", subject="shared", count=6)
     fake.code_tasks["shared"] = [{"status": "RUNNING"}]
     code = {"code_task_id": "shared", "wait": PATIENT}
     async with fake.served() as org, two_workers(LEAPING, tmp_path, world, sections_of(org)) as workers:

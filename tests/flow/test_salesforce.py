@@ -302,9 +302,10 @@ async def test_clocks_may_differ(tmp_path: Path, version: str, skew: float) -> N
 
 
 async def test_two_workers_start_one_job_one_after_the_other(tmp_path: Path) -> None:
-    """Which runs once at a time there: each execution waits for its turn, whichever worker has it."""
+    """By the lease in their journal: a start that never arrived is not taken for the one that came after it."""
     fake, world = FakeSalesforce(), new_world("run", limit=0)
     job = fake.add("Shared", FOREVER)
+    fake.faults += at(CREATE, "lose_before")
     more = {"if_already_running": "wait_then_start", "wait": PATIENT}
     async with fake.served() as url, two_workers(HANDLERS, tmp_path, world, sections(fake, url)) as workers:
         executions = [world.submit("run", given("Shared", key=str(n), **more), time.monotonic()) for n in range(6)]

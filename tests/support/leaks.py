@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SECRETS = (
     "s3cret",  # a part of all that remote systems are signed in with, and of all tokens that they give
     "sandbox-key",
+    "key-0123456789abcdef",
     "a-key-nobody-may-see",
     "a-very-secret-key",
     "plk-4711-secret",
