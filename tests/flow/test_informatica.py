@@ -9,7 +9,6 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -527,7 +526,8 @@ async def test_a_retry_by_the_platform_adopts_the_job(tmp_path: Path, task: str)
     fake.code_tasks["adopted"] = [{"status": "RUNNING"}]
 
     def finish() -> None:
-        adopted.runs[:1] = [replace(run, course=Course(lasts=1)) for run in adopted.runs[:1]]
+        for run in adopted.runs:
+            run.course = Course(lasts=1)
         for job in fake.code_jobs.values():
             job.words = [DONE]
 

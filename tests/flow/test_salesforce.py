@@ -257,7 +257,8 @@ async def test_a_retry_by_the_platform_adopts_the_execution(tmp_path: Path) -> N
     job = fake.add("Adopted", FOREVER)
 
     def finish() -> None:
-        job.executions[0].way = Way(phases=(("running", 1.0),))
+        for execution in job.executions:
+            execution.way = Way(phases=(("running", 1.0),))
 
     async with serving(fake, tmp_path) as worker:
         first, again = await retried(worker, given("Adopted", wait=PATIENT), finish)

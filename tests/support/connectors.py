@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from structlog.testing import capture_logs
 
 from product_live_worker import Handler
@@ -21,6 +22,9 @@ from support import leaks
 from support.journals import an_execution, in_state, opened
 from support.remotes import Asked, Fault, Remote, Reply
 from support.workers import RunningWorker, running_worker, until
+
+LONG = 60.0
+"""Seconds after which a wait is in vain."""
 
 
 def timeless(fake: Remote) -> None:
@@ -92,9 +96,18 @@ def is_waiting(worker: RunningWorker, execution: Execution) -> bool:
     return "raw" in ((row and row.checkpoint) or {}) and phase_of(worker, execution) == "started"
 
 
+async def soon(true: Callable[[], bool]) -> None:
+    """Wait until something has come true; raises TimeoutError when it has not for long.
+
+    On a clock that leaps a handler never rests, and the test's own timeout could hit the handler instead.
+    """
+    with anyio.fail_after(LONG):
+        await until(true)
+
+
 async def is_over(worker: RunningWorker, execution: Execution) -> None:
     """Wait until nothing is left to do for an execution."""
-    await until(lambda: worker.daemon.journal.get(execution.id) is None)
+    await soon(lambda: worker.daemon.journal.get(execution.id) is None)
 
 
 async def retried(
@@ -106,13 +119,13 @@ async def retried(
     """
     input = {**given, "eventCorrelationId": "job-1"}
     (first,) = worker.submit(task, input)
-    await until(lambda: phase_of(worker, first) == "started")
+    await soon(lambda: phase_of(worker, first) == "started")
     first.status = "TIMED_OUT"
     (again,) = worker.submit(task, input)
     await is_over(worker, first)
-    await until(lambda: phase_of(worker, again) == "started")
+    await soon(lambda: phase_of(worker, again) == "started")
     finish()
-    await until(lambda: again.status in FINAL)
+    await soon(lambda: again.status in FINAL)
     return first, again
 
 
@@ -125,7 +138,7 @@ async def cancelled(
     """
     with logged() as lines:
         (unwanted,) = worker.submit(task, dict(given))
-        await until(lambda: phase_of(worker, unwanted) == phase)
+        await soon(lambda: phase_of(worker, unwanted) == phase)
         unwanted.status = "CANCELED"  # type: ignore[assignment]  # the sandbox has no verb for it
         await is_over(worker, unwanted)
         # What a handler does in its last moments, the end of the worker waits for.
@@ -167,4 +180,4 @@ async def two_workers(
 
 async def both_have(workers: Iterable[RunningWorker], claims: int) -> None:
     """Wait until each worker has claimed so many."""
-    await until(lambda: all(len(worker.heard(ExecutionClaimed)) >= claims for worker in workers))
+    await soon(lambda: all(len(worker.heard(ExecutionClaimed)) >= claims for worker in workers))
