@@ -142,6 +142,8 @@ JOBS = [
     Scenario(name="only_xml", given={}, faults=at("log", "xml", count=99), code="poll_failed",
              outcome="unknown", posts=1, says="Informatica answered 200 in XML or HTML where JSON was asked for"),
     Scenario(name="busy", given={}, faults=at("start_job", "429", count=3), posts=4),
+    Scenario(name="redirected", given={}, faults=at("start_job", "redirect"), code="remote_refused", outcome="-",
+             starts=0, posts=1, says="redirect (307), which is not followed"),
     Scenario(name="session_over", given={}, faults=at("start_job", "401"), posts=2),
     *[
         Scenario(name=f"lost_{kind}", given={}, faults=at("start_job", kind), posts=1, more={"correlation": "adopted"})
@@ -436,12 +438,15 @@ async def test_each_scenario_of_a_code_task_ends_as_it_must(tmp_path: Path) -> N
     for kind in STARTS:
         fake.code_tasks[f"lost_{kind}"] = WORDS["plain"][0]
         fake.faults += at("start_code_task", kind, subject=f"lost_{kind}")
-    for name in ("again", "busy", "7", "only_xml", *(f"refused_{status}" for status in REFUSED)):
+    for name in ("again", "busy", "over", "7", "only_xml", "redirected", *(f"refused_{n}" for n in REFUSED)):
         fake.code_tasks[name] = WORDS["plain"][0]
     fake.faults += at("code_task_status", "xml", subject="only_xml", count=99)
     for status in REFUSED:
         fake.faults += at("start_code_task", status, subject=f"refused_{status}")
     fake.faults += at("start_code_task", "503", subject="again") + at("start_code_task", "429", subject="busy")
+    fake.faults += at("start_code_task", "401", subject="over") + at(
+        "start_code_task", "redirect", subject="redirected"
+    )
     fake.code_tasks["faulty"] = WORDS["plain"][0]
     fake.faults += [fault for kind in ("503", "xml", "401") for fault in at("code_task_status", kind, subject="faulty")]
 
@@ -452,10 +457,10 @@ async def test_each_scenario_of_a_code_task_ends_as_it_must(tmp_path: Path) -> N
         executions = await worker.run("code", *(code(name) for name in WORDS))
         lost = await worker.run("code", *(code(f"lost_{kind}") for kind in STARTS))
         others = await worker.run(
-            "code", code("again", resend_on_ambiguous=True), code("busy"), code(7), code("faulty")
+            "code", code("again", resend_on_ambiguous=True), code("busy"), code("over"), code(7), code("faulty")
         )
         refused = await worker.run("code", *(code(f"refused_{status}") for status in REFUSED), code("nowhere"))
-        (only_xml,) = await worker.run("code", code("only_xml"))
+        only_xml, redirected = await worker.run("code", code("only_xml"), code("redirected"))
     found = {name: (e.output.get("code", ""), e.output["outcome"]) for name, e in zip(WORDS, executions, strict=True)}
     assert found == {name: (code, outcome) for name, (_, code, outcome) in WORDS.items()}
     by_name = dict(zip(WORDS, executions, strict=True))
@@ -463,17 +468,31 @@ async def test_each_scenario_of_a_code_task_ends_as_it_must(tmp_path: Path) -> N
     assert {by_name[n].output["error_message"] for n in ("fails", "fails_by_table")} == {"WES_internal_error"}
     assert [e.output["code"] for e in lost] == ["ambiguous_start"] * len(STARTS)
     assert {kind: fake.code_starts(f"lost_{kind}") for kind in STARTS} == STARTS
-    assert [(e.status, fake.code_starts(n)) for e, n in zip(others, ("again", "busy", "7", "faulty"), strict=True)] == [
-        ("COMPLETED", 1)
-    ] * 4
+    assert [
+        (e.status, fake.code_starts(n)) for e, n in zip(others, ("again", "busy", "over", "7", "faulty"), strict=True)
+    ] == [("COMPLETED", 1)] * 5
     assert [(e.output["code"], e.output["status_code"], e.output["error_code"]) for e in refused] == [
         ("remote_refused", int(status), f"CODE_{status}") for status in (*REFUSED, "404")
     ]
     assert [fake.code_starts(f"refused_{status}") for status in REFUSED] == [0] * len(REFUSED)
+    assert (redirected.output["code"], fake.code_starts("redirected")) == ("remote_refused", 0)
     assert only_xml.output["code"] == "poll_failed"
     assert "Informatica answered 200 in XML or HTML where JSON was asked for" in only_xml.output["message"]
     assert {"codeTaskId": 7} in [asked.body for asked in fake.of("start_code_task")]
     assert fake.broken == []
+
+
+async def test_an_answer_that_takes_too_long_is_lost(tmp_path: Path) -> None:
+    """The request may have been done: a job is looked for, and was; of a code task nobody can know."""
+    fake = FakeInformatica()
+    task = fake.add("slow")
+    fake.code_tasks["slow"] = [DONE]
+    fake.faults += at("start_job", "slow", seconds=1.5) + at("start_code_task", "slow", seconds=1.5)
+    async with serving(fake, tmp_path, read_timeout=0.5) as worker:
+        (job,), (code,) = worker.submit("run", given("slow")), worker.submit("code", {"code_task_id": "slow"})
+        await until(lambda: job.status in FINAL and code.status in FINAL)
+    assert (job.status, job.output["correlation"], task.starts) == ("COMPLETED", "adopted", 1)
+    assert (code.output["code"], fake.code_starts("slow")) == ("ambiguous_start", 1)
 
 
 async def test_a_code_task_is_asked_for_and_cancelled(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ SCENARIOS = [
     Scenario(name="NoResend", given={"max_resends": 0}, faults=at(CREATE, "lose_before"), code="ambiguous_start",
              outcome="unknown", starts=0, posts=1),
     Scenario(name="Busy", given={}, faults=at(CREATE, "429", count=3), posts=4),
+    Scenario(name="Redirected", given={}, faults=at(CREATE, "redirect"), code="remote_refused", outcome="-", starts=0,
+             posts=1, says="redirect (307), which is not followed"),
     Scenario(name="TokenOver", given={}, faults=at(CREATE, "401"), posts=2),
     *[
         Scenario(name=f"Refused{fault.replace(' ', '')}", given={}, plan=Way(fault=fault), code="remote_refused",

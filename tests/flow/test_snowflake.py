@@ -211,14 +211,19 @@ async def test_a_retry_of_the_last_run_is_found_under_its_old_id(tmp_path: Path)
 
 @pytest.mark.parametrize("skew", [-300.0, 300.0])
 async def test_clocks_may_differ(tmp_path: Path, skew: float) -> None:
-    """What is new is told by the server's own clock."""
+    """What is new is told by the server's own clock: a lost start is found, one that never arrived is sent again."""
     fake = FakeSnowflake()
     fake.skew = skew
-    fake.add("SKEWED")
-    fake.faults += at(EXECUTE, "lose_after_commit")
+    kinds = {"lose_after_commit": 1, "lose_before": 2}
+    for kind in kinds:
+        fake.run_of_another(fake.add(kind.upper(), Plan(delay=0, lasts=10)))
+        fake.faults += at(EXECUTE, kind, subject=kind.upper())
+    fake.now += 60
     async with serving(fake, tmp_path) as worker:
-        (execution,) = await worker.run("run", given("SKEWED"))
-    assert (execution.status, fake.tasks["SKEWED"].starts) == ("COMPLETED", 1)
+        executions = await worker.run("run", *(given(kind.upper()) for kind in kinds))
+    assert [execution.status for execution in executions] == ["COMPLETED"] * 2
+    assert [task.starts for task in fake.tasks.values()] == [1, 1]
+    assert [len(fake.of(EXECUTE, kind.upper())) for kind in kinds] == list(kinds.values())
 
 
 async def test_with_sql_a_run_is_cancelled_and_remembered(tmp_path: Path) -> None:
