@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from product_live_worker.sandbox.records import FINAL
+from support.connectors import LONG, soon
 from support.fake_informatica import PASSWORD, USER, FakeInformatica
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce
 from support.fake_snowflake import PAT, FakeSnowflake
@@ -22,7 +23,6 @@ from support.plugins import install
 from support.processes import Running, running
 from support.remotes import Asked, Remote
 from support.watched_sandbox import WatchedSandbox, watched_sandbox
-from support.workers import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -52,7 +52,7 @@ class Case:
                 await self.kill(sandbox, point)
                 assert execution.status not in FINAL, (point, execution.output)
             async with self.worker(sandbox):
-                await until(lambda: execution.status in FINAL)
+                await soon(lambda: execution.status in FINAL)
         return {**execution.output, "status": execution.status}
 
     async def kill(self, sandbox: WatchedSandbox, point: str) -> None:
@@ -69,7 +69,8 @@ class Case:
                     return False
 
                 self.remote.at = at
-            assert await worker.ended() == -signal.SIGKILL, (point, worker.output)
+            with anyio.fail_after(LONG):
+                assert await worker.ended() == -signal.SIGKILL, (point, worker.output)
             self.remote.at = None
 
     def configure(self, url: str) -> None:
