@@ -98,7 +98,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 def look(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
     """Let a test fail that has told a secret; `report` is that of its teardown."""
     found = leaks(report.sections, getattr(item, "funcargs", {}).get("tmp_path"))
-    if found and report.passed:
+    if found and report.passed and item.get_closest_marker("tells_secrets") is None:
         report.outcome = "failed"
         report.longrepr = "\n".join(["A secret was told (tests/support/leaks.py has them):", *found])
     return report
