@@ -1,17 +1,28 @@
 """What all tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from support import leaks
 from support.postgres import NoPostgres, Postgres, postgres
 
 # A loaded machine is no counterexample; and CI tries the same examples each time, so that red means the change.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Look after each test whether it has told a secret; then it has failed."""
+    report = yield
+    return leaks.look(item, report) if call.when == "teardown" else report
 
 
 @pytest.fixture

@@ -578,11 +578,15 @@ class Machine(Generic[Output]):
     async def _unwanted(self) -> None:
         """Cancel the job of an execution that the platform has ended for good, where the policy says so."""
         status = await self._context.ended()
-        leave = self._wait.on_cancel == "leave_running" or self._known.get("attached")
-        if status is None or status in WANTED_AGAIN or leave:
+        if status is None or status in WANTED_AGAIN:
+            return
+        remote = self._known.get("remote")
+        if self._wait.on_cancel == "leave_running" or self._known.get("attached"):
+            if self._known.get("phase") in ("posting", "accepted", "started"):
+                named = self._job.name(remote) if remote else ""
+                self._context.log.info("the remote job is left running", system=self._job.system, remote=named)
             return
         try:
-            remote = self._known.get("remote")
             if remote is None and self._known.get("phase") in ("posting", "accepted") and self._job.grace:
                 look = await self._look()
                 remote = look.remote or look.scheduled

@@ -163,6 +163,7 @@ async def test_without_a_token_the_page_is_read_only(tmp_path: Path) -> None:
         assert worker.daemon.journal.board.pauses() == ()
 
 
+@pytest.mark.tells_secrets(why="its handler does, so that the page has something to hide")
 async def test_no_secret_is_shown_wherever_it_was_written(tmp_path: Path) -> None:
     """The API key and the token in a handler's line, failure and input: hidden on every page and in every document."""
 

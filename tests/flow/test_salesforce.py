@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from product_live_handlers.salesforce.executions import salesforce_executions
 from product_live_handlers.salesforce.job import salesforce_job
 from product_live_worker.executors.connections import check_connections
-from support.connectors import Scenario, leaping, timeless
+from product_live_worker.sandbox.records import FINAL
+from support.connectors import Scenario, both_have, cancelled, retried, timeless, two_workers
 from support.fake_salesforce import CLIENT, SECRET, TOKEN_PATH, FakeSalesforce, Way
+from support.job_clock import leaping
 from support.remotes import Fault
 from support.workers import RunningWorker, new_world, running_worker, until
 
@@ -24,24 +27,29 @@ HANDLERS = [leaping(salesforce_job), leaping(salesforce_executions)]
 WAIT = {"timeout_s": 600, "poll_initial_s": 5, "poll_max_s": 30}
 CREATE, READ = "postJobsByIDExecutions", "getJobsByIDExecutionsByID"
 FOREVER = Way(phases=(("running", math.inf),))
+PATIENT = {**WAIT, "timeout_s": 1e9}
+
+
+def sections(fake: FakeSalesforce, url: str, **account: Any) -> dict[str, Any]:
+    """Give the settings of a worker with a task for each handler."""
+    section = {
+        "url": url, "token_url": f"{url}{TOKEN_PATH}", "client_id": CLIENT, "client_secret": SECRET,
+        "ocapi_version": fake.version, "max_in_flight": 20, **account,
+    }  # fmt: skip
+    settings = {"connection": "shop"}
+    tasks = {
+        "run": {"handler": "salesforce.job", "watch": 0.05, "settings": settings},
+        "look": {"handler": "salesforce.executions", "settings": settings},
+    }
+    return {"budget": {"requests_per_minute": 0}, "tasks": tasks, "connections": {"shop": section}}
 
 
 @asynccontextmanager
 async def serving(fake: FakeSalesforce, state: Path, **account: Any) -> AsyncIterator[RunningWorker]:
     """Run a worker with a task for each handler."""
     async with fake.served() as url:
-        section = {
-            "url": url, "token_url": f"{url}{TOKEN_PATH}", "client_id": CLIENT, "client_secret": SECRET,
-            "ocapi_version": fake.version, "max_in_flight": 20, **account,
-        }  # fmt: skip
-        settings = {"connection": "shop"}
-        tasks = {
-            "run": {"handler": "salesforce.job", "watch": 0.05, "settings": settings},
-            "look": {"handler": "salesforce.executions", "settings": settings},
-        }
-        async with running_worker(HANDLERS, state, world=new_world("run", "look", limit=0),
-                                  budget={"requests_per_minute": 0}, tasks=tasks,
-                                  connections={"shop": section}) as worker:  # fmt: skip
+        world = new_world("run", "look", limit=0)
+        async with running_worker(HANDLERS, state, world=world, **sections(fake, url, **account)) as worker:
             yield worker
 
 
@@ -55,10 +63,21 @@ def at(operation: str, kind: str, **more: Any) -> tuple[Fault, ...]:
     return (Fault(kind, operation, **more),)
 
 
-REFUSALS = (
-    "JobInvalidException 400", "JobRestartException 400", "JobNotRestartableException 400",
-    "JobExecutionException 400", "JobExecutionException 409", "SomethingForbiddenException 403",
-)  # fmt: skip
+NUMBERS = (400, 403, 404, 409)
+"""A fault is its type: the documents and their samples differ in the number."""
+REFUSALS = [
+    f"{kind} {number}"
+    for kind in ("JobInvalidException", "JobRestartException", "JobNotRestartableException", "JobExecutionException",
+                 "JobNotFoundException", "SomethingForbiddenException")
+    for number in NUMBERS
+]  # fmt: skip
+
+
+def cause(fault: str) -> dict[str, str]:
+    """Give what a fault says beside the job."""
+    return {"cause": "a step type is not known"} if fault.startswith("JobInvalid") else {}
+
+
 SCENARIOS = [
     Scenario(name="Success", given={}, posts=1, more={"correlation": "exact", "exit_code": "OK", "exit_status": "ok"}),
     Scenario(name="CustomCode", given={}, plan=Way(exit=("NO_FILES", "", "ok")), more={"exit_code": "NO_FILES"}),
@@ -95,14 +114,23 @@ SCENARIOS = [
     Scenario(name="NoResend", given={"max_resends": 0}, faults=at(CREATE, "lose_before"), code="ambiguous_start",
              outcome="unknown", starts=0, posts=1),
     Scenario(name="Busy", given={}, faults=at(CREATE, "429", count=3), posts=4),
+    Scenario(name="Redirected", given={}, faults=at(CREATE, "redirect"), code="remote_refused", outcome="-", starts=0,
+             posts=1, says="redirect (307), which is not followed"),
     Scenario(name="TokenOver", given={}, faults=at(CREATE, "401"), posts=2),
     *[
         Scenario(name=f"Refused{fault.replace(' ', '')}", given={}, plan=Way(fault=fault), code="remote_refused",
                  outcome="-", starts=0, posts=1,
                  more={"error_code": fault.split()[0], "status_code": int(fault.split()[1]),
-                       "fault_arguments": {"jobId": f"Refused{fault.replace(' ', '')}"}})
+                       "fault_arguments": {"jobId": f"Refused{fault.replace(' ', '')}", **cause(fault)}})
         for fault in REFUSALS
     ],
+    *[
+        Scenario(name=f"Runs{number}", given={}, plan=Way(fault=f"JobAlreadyRunningException {number}"),
+                 code="already_running", outcome="unknown", starts=0, posts=1)
+        for number in NUMBERS
+    ],
+    Scenario(name="OnlyXml", given={}, faults=at(READ, "xml", count=99), code="poll_failed", outcome="unknown",
+             says="Commerce Cloud answered 200 in XML or HTML where JSON was asked for"),
     *[
         Scenario(name=f"Poll{kind}", given={}, faults=at(READ, kind, count=3))
         for kind in ("lose_before", "503", "garbage_json", "xml", "429", "401")
@@ -189,11 +217,13 @@ async def test_executions_are_listed_read_and_deleted(tmp_path: Path, version: s
         return {"operation": operation, "job_id": "Nightly", **more}
 
     async with serving(fake, tmp_path) as worker:
-        listed, read, running, *bad = await worker.run(
+        listed, read, running, first, whole, *bad = await worker.run(
             "look",
             about("list", start=1, count=2),
             about("read", execution_id=done[0].number),
             about("delete", execution_id=live.number),
+            about("list", start=0, count=1),
+            about("list", start=0, count=200),
             about("list", start=-1),
             about("list", count=0),
             about("list", count=201),
@@ -203,6 +233,7 @@ async def test_executions_are_listed_read_and_deleted(tmp_path: Path, version: s
         (deleted,) = await worker.run("look", about("delete", execution_id=done[0].number))
         (gone,) = await worker.run("look", about("read", execution_id=done[0].number))
     assert (listed.output["total"], len(listed.output["executions"])) == (4, 2)
+    assert [len(execution.output["executions"]) for execution in (first, whole)] == [1, 4]
     assert read.output["executions"][0]["id"] == done[0].number
     assert (running.output["error_code"], running.output["status_code"]) == ("JobExecutionNotFinishedException", 403)
     assert [execution.output["code"] for execution in bad] == ["invalid_input"] * 4
@@ -222,15 +253,82 @@ async def test_executions_are_listed_read_and_deleted(tmp_path: Path, version: s
     assert fake.broken == []
 
 
+async def test_a_retry_by_the_platform_adopts_the_execution(tmp_path: Path) -> None:
+    """Given up there by its response timeout, the execution comes again under a new id: nothing starts anew."""
+    fake = FakeSalesforce()
+    job = fake.add("Adopted", FOREVER)
+
+    def finish() -> None:
+        for execution in job.executions:
+            execution.way = Way(phases=(("running", 1.0),))
+
+    async with serving(fake, tmp_path) as worker:
+        first, again = await retried(worker, given("Adopted", wait=PATIENT), finish)
+    assert (again.status, again.output["execution_id"]) == ("COMPLETED", job.executions[0].number)
+    assert (job.starts, len(fake.of(CREATE)), first.patches) == (1, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("cancel", "the remote job cannot be cancelled, and runs on"),
+        ("leave_running", "the remote job is left running"),
+    ],
+)
+async def test_what_is_cancelled_here_runs_on_there_and_the_log_says_so(tmp_path: Path, policy: str, said: str) -> None:
+    """OCAPI cannot end an execution: none of its requests is even tried."""
+    fake = FakeSalesforce()
+    job = fake.add("Unwanted", FOREVER)
+    async with serving(fake, tmp_path) as worker:
+        lines = await cancelled(worker, given("Unwanted", wait={**PATIENT, "on_cancel": policy}))
+    assert said in lines
+    assert (job.starts, job.executions[0].phase(fake.now)) == (1, "running")
+    assert {asked.operation for asked in fake.asked} == {"login", "postJobExecutionSearch", CREATE, READ}
+
+
+@pytest.mark.parametrize("version", ["v25_6", "v17_2"])
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+async def test_clocks_may_differ(tmp_path: Path, version: str, skew: float) -> None:
+    """What is new is told by the server's own clock: a lost start is found, one that never arrived is sent again."""
+    fake = FakeSalesforce(version=version)
+    fake.skew = skew
+    for name, kind in (("Lost", "lose_after_commit"), ("Never", "lose_before")):
+        fake.run_of_another(fake.add(name, Way(phases=(("running", 1.0),))))
+        fake.faults += at(CREATE, kind, subject=name)
+    fake.now += 60
+    async with serving(fake, tmp_path) as worker:
+        executions = await worker.run("run", given("Lost"), given("Never"))
+    assert [(e.status, fake.jobs[name].starts) for e, name in zip(executions, ("Lost", "Never"), strict=True)] == [
+        ("COMPLETED", 1)
+    ] * 2
+    assert [e.output["execution_id"] for e in executions] == [job.executions[1].number for job in fake.jobs.values()]
+
+
+async def test_two_workers_start_one_job_one_after_the_other(tmp_path: Path) -> None:
+    """By the lease in their journal: a start that never arrived is not taken for the one that came after it."""
+    fake, world = FakeSalesforce(), new_world("run", limit=0)
+    job = fake.add("Shared", FOREVER)
+    fake.faults += at(CREATE, "lose_before")
+    more = {"if_already_running": "wait_then_start", "wait": PATIENT}
+    async with fake.served() as url, two_workers(HANDLERS, tmp_path, world, sections(fake, url)) as workers:
+        executions = [world.submit("run", given("Shared", key=str(n), **more), time.monotonic()) for n in range(6)]
+        await both_have(workers, 3)
+        await until(lambda: job.starts == 1)
+        job.way = job.executions[0].way = Way(phases=(("running", 20.0),))
+        await until(lambda: all(execution.status in FINAL for execution in executions))
+    assert sorted(e.output.get("execution_id", "") for e in executions) == sorted(e.number for e in job.executions)
+    assert (job.starts, fake.broken) == (6, [])
+
+
 async def test_many_executions_share_one_login(tmp_path: Path) -> None:
     """Fifty make one; the token's end in the middle of their waits makes one more; a refused login is told once."""
     fake = FakeSalesforce()
     for number in range(50):
         fake.add(f"J{number}", Way(phases=(("running", math.inf),)))
     async with serving(fake, tmp_path / "good") as worker:
-        patient = {**WAIT, "timeout_s": 1e9}
-        executions = worker.submit("run", *(given(f"J{number}", wait=patient) for number in range(50)))
+        executions = worker.submit("run", *(given(f"J{number}", wait=PATIENT) for number in range(50)))
         await until(lambda: all(job.starts == 1 for job in fake.jobs.values()))
+        assert fake.tokens == 1
         fake.expire_tokens()
         await until(lambda: fake.tokens == 2)
         for job in fake.jobs.values():

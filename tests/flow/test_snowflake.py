@@ -9,16 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from product_live_handlers.snowflake.task import snowflake_task
 from product_live_worker import sandbox
-from product_live_worker.model.execution import State, idempotency_key
-from support.connectors import Scenario, leaping
-from support.fake_snowflake import FakeSnowflake, Plan
-from support.journals import an_execution, in_state, opened
+from product_live_worker.sandbox.records import FINAL
+from support.connectors import Scenario, both_have, cancelled, left_behind, retried, two_workers
+from support.fake_snowflake import FakeSnowflake, Plan, Run
+from support.job_clock import leaping
 from support.remotes import Fault
 from support.workers import RunningWorker, new_world, running_worker, until
 
@@ -26,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 HANDLER = leaping(snowflake_task)
 WAIT = {"timeout_s": 900, "poll_initial_s": 3, "poll_max_s": 60}
+PATIENT = {**WAIT, "timeout_s": 1e9}
 FOREVER = Plan(lasts=math.inf)
 
 
@@ -114,6 +113,8 @@ SCENARIOS = [
             (CURRENT, "401"), (COMPLETE, "429"),
         )
     ],
+    Scenario(name="ONLY_XML", given={}, faults=at(CURRENT, "xml", after=2, count=99), code="poll_failed",
+             outcome="unknown", says="Snowflake answered 200 in XML or HTML where JSON was asked for"),
     Scenario(name="POLL_FAILS", given={}, faults=at(CURRENT, "500", after=2, count=99),
              code="poll_failed", outcome="unknown"),
     Scenario(name="UNREACHABLE", given={}, faults=at("fetchTask", "503", count=99), code="remote_unreachable",
@@ -144,6 +145,19 @@ async def test_each_scenario_ends_as_it_must(tmp_path: Path) -> None:
     assert [problem for problem in fake.broken if "'PONDERING' is not" not in problem] == []
     told = repr([execution.output for execution in executions])
     assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(("end", "code"), [("SUCCEEDED", ""), ("FAILED", "remote_failed")])
+async def test_each_retry_by_snowflake_itself_is_waited_for(tmp_path: Path, end: str, code: str) -> None:
+    """A run that has failed twice, and is live again each time, ends as its third attempt does; it is started once."""
+    fake = FakeSnowflake()
+    task = fake.add("T", Plan(lasts=400, attempts=["FAILED", "FAILED"], end=end), task_auto_retry_attempts=2)
+    async with serving(fake, tmp_path) as worker:
+        steady = {**WAIT, "timeout_s": 9000, "poll_multiplier": 1}
+        (execution,) = await worker.run("run", given("T", wait=steady))
+    assert (execution.output.get("code", ""), execution.output["raw_status"]) == (code, end)
+    assert (task.starts, len(fake.of(EXECUTE))) == (1, 1)
+    assert fake.now >= task.runs[0].ends()
 
 
 async def test_what_runs_already(tmp_path: Path) -> None:
@@ -197,14 +211,19 @@ async def test_a_retry_of_the_last_run_is_found_under_its_old_id(tmp_path: Path)
 
 @pytest.mark.parametrize("skew", [-300.0, 300.0])
 async def test_clocks_may_differ(tmp_path: Path, skew: float) -> None:
-    """What is new is told by the server's own clock."""
+    """What is new is told by the server's own clock: a lost start is found, one that never arrived is sent again."""
     fake = FakeSnowflake()
     fake.skew = skew
-    fake.add("SKEWED")
-    fake.faults += at(EXECUTE, "lose_after_commit")
+    kinds = {"lose_after_commit": 1, "lose_before": 2}
+    for kind in kinds:
+        fake.run_of_another(fake.add(kind.upper(), Plan(delay=0, lasts=10)))
+        fake.faults += at(EXECUTE, kind, subject=kind.upper())
+    fake.now += 60
     async with serving(fake, tmp_path) as worker:
-        (execution,) = await worker.run("run", given("SKEWED"))
-    assert (execution.status, fake.tasks["SKEWED"].starts) == ("COMPLETED", 1)
+        executions = await worker.run("run", *(given(kind.upper()) for kind in kinds))
+    assert [execution.status for execution in executions] == ["COMPLETED"] * 2
+    assert [task.starts for task in fake.tasks.values()] == [1, 1]
+    assert [len(fake.of(EXECUTE, kind.upper())) for kind in kinds] == list(kinds.values())
 
 
 async def test_with_sql_a_run_is_cancelled_and_remembered(tmp_path: Path) -> None:
@@ -240,8 +259,7 @@ async def test_fifty_executions_make_one_login_and_renew_it_once(tmp_path: Path)
     for number in range(50):
         fake.add(f"T{number}", Plan(delay=0, lasts=math.inf))
     async with serving(fake, tmp_path, oauth=True) as worker:
-        patient = {**WAIT, "timeout_s": 1e9}
-        executions = worker.submit("run", *(given(f"T{number}", wait=patient) for number in range(50)))
+        executions = worker.submit("run", *(given(f"T{number}", wait=PATIENT) for number in range(50)))
         await until(lambda: all(task.starts == 1 for task in fake.tasks.values()))
         assert fake.tokens == 1
         fake.expire_tokens()
@@ -257,21 +275,15 @@ async def test_a_retry_by_the_platform_adopts_the_run(tmp_path: Path) -> None:
     """Given up there by its response timeout, the execution comes again under a new id: nothing starts anew."""
     fake = FakeSnowflake()
     task = fake.add("ADOPTED", FOREVER)
+
+    def finish() -> None:
+        for run in task.runs:
+            run.plan = Plan(lasts=1)
+
     async with serving(fake, tmp_path) as worker:
-        input = given("ADOPTED", eventCorrelationId="job-1", wait={**WAIT, "timeout_s": 1e9})
-        (first,) = worker.submit("run", input)
-        await until(lambda: task.starts == 1 and any(e.checkpoint for e in worker.daemon.journal.open_executions()))
-        await until(
-            lambda: any((e.checkpoint or {}).get("phase") == "started" for e in worker.daemon.journal.open_executions())
-        )
-        first.status = "TIMED_OUT"
-        (again,) = worker.submit("run", input)
-        await until(lambda: worker.daemon.journal.get(first.id) is None)
-        await anyio.lowlevel.checkpoint()
-        task.runs[0].plan = Plan(lasts=1)
-        await until(lambda: again.status == "COMPLETED")
-    assert (again.output["remote_id"], task.starts) == (str(task.runs[0].number), 1)
-    assert first.patches == []
+        first, again = await retried(worker, given("ADOPTED", wait=PATIENT), finish)
+    assert (again.status, again.output["remote_id"]) == ("COMPLETED", str(task.runs[0].number))
+    assert (task.starts, len(fake.of(EXECUTE)), first.patches) == (1, 1, [])
 
 
 async def test_a_retry_adopts_what_a_dead_worker_had_started(tmp_path: Path) -> None:
@@ -280,24 +292,151 @@ async def test_a_retry_adopts_what_a_dead_worker_had_started(tmp_path: Path) -> 
     task = fake.add("LEFT", Plan(delay=0, lasts=60))
     run = fake.run_of_another(task)
     input = given("LEFT", eventCorrelationId="job-1")
-    identity = world.task_called("run").id
-    remote = {"run_id": run.number, "root": "id-LEFT", "retries": 0}
-    started = {"phase": "started", "began": fake.now, "sent": 1, "remote": remote, "correlation": "inferred"}
     async with fake.served() as account, sandbox.serve(world) as url:
-        (left,) = (world.submit("run", input, time.monotonic()),)
-        world.poll(identity, time.monotonic())
-        async with opened(tmp_path / "worker.db", platform=url) as journal:
-            key = idempotency_key("run", input)
-            row = an_execution(left.id, task="run", task_id=identity, input=input, idempotency_key=key,
-                               on_repeat="adopt", checkpoint=started, claimed_at=time.time())  # fmt: skip
-            await in_state(journal, State.RUNNING, row)
+        left = await left_behind(tmp_path, world, url, input, started(fake, run))
         left.status = "TIMED_OUT"
         again = world.submit("run", input, time.monotonic())
-        sections = {
-            "budget": {"requests_per_minute": 0},
-            "tasks": {"run": {"handler": "snowflake.task", "settings": {"connection": "lake"}}},
-            "connections": {"lake": connection(account)},
-        }
-        async with running_worker([HANDLER], tmp_path, world=world, url=url, **sections):
+        async with running_worker([HANDLER], tmp_path, world=world, url=url, **sections(account)):
             await until(lambda: again.status == "COMPLETED")
     assert (again.output["remote_id"], task.starts, left.patches) == (str(run.number), 0, [])
+
+
+def sections(account: str, **more: Any) -> dict[str, Any]:
+    """Give the settings of a worker that comes later."""
+    return {
+        "budget": {"requests_per_minute": 0},
+        "tasks": {"run": {"handler": "snowflake.task", "settings": {"connection": "lake"}}},
+        "connections": {"lake": connection(account, **more)},
+    }
+
+
+def started(fake: FakeSnowflake, run: Run, **more: Any) -> dict[str, Any]:
+    """Give the checkpoint of an execution whose run is known."""
+    remote = {"run_id": run.number, "root": f"id-{fake.name_of(run)}", "retries": 0}
+    return {"phase": "started", "began": fake.now, "sent": 1, "remote": remote, "correlation": "inferred", **more}
+
+
+LONG = 7200.0
+DOWN = {
+    # The checkpoint, whether SQL may be used, and the code with which it ends.
+    ("posting", False): "ambiguous_start",
+    ("posting", True): "",
+    ("accepted", False): "remote_unknown",
+    ("accepted", True): "",
+    ("started", False): "remote_unknown",
+    ("started", True): "",
+}
+
+
+@pytest.mark.parametrize(("phase", "sql"), DOWN)
+async def test_a_worker_that_was_away_for_more_than_an_hour(tmp_path: Path, phase: str, sql: bool) -> None:
+    """At whichever checkpoint: the lists have forgotten the run, the history knows it, and nothing is started anew."""
+    fake, world = FakeSnowflake(), new_world("run", limit=0)
+    task = fake.add("LONG_AGO", Plan(delay=0, lasts=60))
+    fake.now -= LONG
+    run = fake.run_of_another(task)
+    date = fake.now - 1
+    fake.now += LONG
+    baseline = {"root": "id-LONG_AGO", "date": date, "dated": True, "at": date, "known": {}, "retries": 0}
+    known = {"phase": phase, "began": date, "sent": 1, "baseline": baseline, "looked_at": date}
+    if phase == "started":
+        known = started(fake, run, began=date, seen_at=date)
+    async with fake.served() as account, sandbox.serve(world) as url:
+        input = given("LONG_AGO", wait={**WAIT, "timeout_s": 90_000})
+        execution = await left_behind(tmp_path, world, url, input, known)
+        async with running_worker([HANDLER], tmp_path, world=world, url=url, **sections(account, sql=sql)):
+            await until(lambda: execution.status in FINAL)
+    output, code = execution.output, DOWN[phase, sql]
+    assert (output.get("code", ""), output["outcome"]) == (code, "unknown" if code else "succeeded"), output
+    assert output["remote_id"] == (str(run.number) if phase == "started" or not code else "")
+    assert (task.starts, fake.of(EXECUTE)) == (0, [])
+    assert fake.broken == []
+
+
+FETCH = "fetchResult"
+RESULTS = [
+    Scenario(name="LATER", given={}, posts=1, more={"correlation": "inferred"}),
+    Scenario(name="NOT_KEPT", given={}, posts=1, more={"correlation": "inferred"}),
+    *[
+        Scenario(name=f"RESULT_{kind.upper()}", given={}, faults=at(FETCH, kind), posts=1)
+        for kind in ("lose_before", "lose_after_commit", "reset_mid_body", "429", "401", "500", "503", "garbage_json",
+                     "xml", "redirect")
+    ],
+    *[
+        Scenario(name=f"NO_RESULT_{kind.upper()}", given={}, faults=at(FETCH, kind, count=99), posts=1)
+        for kind in ("lose_before", "reset_mid_body", "429")
+    ],
+]  # fmt: skip
+
+
+async def test_whatever_becomes_of_an_accepted_start_it_is_sent_once(tmp_path: Path) -> None:
+    """After the 202 its result may be lost, late, torn, refused for now or forgotten: the run is found in the lists."""
+    fake = FakeSnowflake()
+    for scenario in RESULTS:
+        fake.add(scenario.name)
+        fake.accepts[f"{EXECUTE} {scenario.name}"] = 2
+        fake.faults += [Fault(f.kind, f.operation, scenario.name, f.count) for f in scenario.faults]
+    fake.gone.add(f"{EXECUTE} NOT_KEPT")
+    async with serving(fake, tmp_path) as worker:
+        executions = await worker.run("run", *(given(s.name) for s in RESULTS))
+    problems = [
+        problem
+        for s, execution in zip(RESULTS, executions, strict=True)
+        for problem in s.problems(execution, fake.tasks[s.name].starts, len(fake.of(EXECUTE, s.name)))
+    ]
+    assert problems == []
+    assert [s.name for s in RESULTS if not fake.of(FETCH, s.name)] == []
+    assert [fault for fault in fake.faults if 0 < fault.count < 50] == []
+    assert fake.broken == []
+
+
+async def test_who_is_queued_keeps_the_lease_until_its_run_begins(tmp_path: Path) -> None:
+    """An execution of the task before that would replace the run that waits; so each has its own, and none is lost."""
+    fake = FakeSnowflake()
+    theirs = fake.run_of_another(fake.add("SHARED", Plan(delay=0, lasts=300)))
+    task = fake.tasks["SHARED"]
+    task.plan = Plan(delay=0, lasts=50)
+    fake.now += 10
+    async with serving(fake, tmp_path) as worker:
+        policy = {**WAIT, "timeout_s": 9000}
+        executions = await worker.run("run", *(given("SHARED", key=str(n), wait=policy) for n in range(3)))
+    ours = [run for run in task.runs if run is not theirs]
+    assert [execution.status for execution in executions] == ["COMPLETED"] * 3
+    assert sorted(e.output["remote_id"] for e in executions) == sorted(str(run.number) for run in ours)
+    assert (task.starts, [run.replaced for run in ours]) == (3, [False] * 3)
+    assert fake.broken == []
+
+
+@pytest.mark.parametrize(("sql", "phase"), [(True, "accepted"), (True, "started"), (False, "started")])
+async def test_an_execution_that_is_cancelled(tmp_path: Path, sql: bool, phase: str) -> None:
+    """Its own run is ended where SQL may be used; one that is still queued is left, and so is what runs before it."""
+    fake = FakeSnowflake(tick=0.0)
+    task = fake.add("T", FOREVER)
+    task.plan = Plan(delay=0, lasts=math.inf)
+    if phase == "accepted":
+        fake.run_of_another(task)
+    async with serving(fake, tmp_path, sql=sql) as worker:
+        said = await cancelled(worker, given("T", wait=PATIENT, start_grace_s=1e9), phase=phase)
+    done = sql and phase == "started"
+    told = "remote job cancelled" if done else "the remote job cannot be cancelled, and runs on"
+    assert told in said
+    assert [run.cancelled < math.inf for run in task.runs] == ([done] if phase == "started" else [False, False])
+    assert (task.starts, len(fake.of("SubmitStatement"))) == (1, int(done))
+
+
+async def test_two_workers_start_one_task_one_after_the_other(tmp_path: Path) -> None:
+    """By the lease in their journal: each execution has a run of its own, whichever worker has it."""
+    fake, world = FakeSnowflake(), new_world("run", limit=0)
+    task = fake.add("SHARED", FOREVER)
+    async with fake.served() as account, two_workers([HANDLER], tmp_path, world, sections(account)) as workers:
+        executions = [
+            world.submit("run", given("SHARED", key=str(n), wait=PATIENT), time.monotonic()) for n in range(6)
+        ]
+        await both_have(workers, 3)
+        # Ours wait for one another until the first one ends.
+        task.plan = Plan(delay=0, lasts=30)
+        for run in task.runs:
+            run.plan = task.plan
+        await until(lambda: all(execution.status in FINAL for execution in executions))
+    assert sorted(e.output.get("remote_id", "") for e in executions) == sorted(str(run.number) for run in task.runs)
+    assert (task.starts, fake.broken) == (6, [])

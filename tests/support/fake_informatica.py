@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import httpx
 
 from support.contracts import contract
 from support.remotes import Asked, Remote, Reply
@@ -17,6 +20,12 @@ USER = "me@example.com"
 PASSWORD = "s3cret-password"  # noqa: S105 (of the fake)
 LOGINS = {"login_v2", "login_v3", "login_ids"}
 HEADERS = {"code": "ids-session-id", "v3": "infa-session-id", "v2": "icsessionid"}
+AT_ONCE = 3
+"""Repetitions of a call without a pause."""
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_CALLING = 30.0, 180.0, 1800.0
+"""Seconds between the repetitions that follow, growing, and until the last one."""
+PATIENCE = 30.0
+"""Seconds in which a call must be answered."""
 
 
 @dataclass
@@ -70,6 +79,19 @@ class CodeJob:
     words: list[dict[str, Any]]
 
 
+def pauses() -> Iterator[float]:
+    """Give the seconds before each repetition of a call that was not answered as it must be."""
+    yield from (0.0,) * AT_ONCE
+    pause, total = FIRST_PAUSE, 0.0
+    while total + pause <= LONGEST_CALLING:
+        yield pause
+        total, pause = total + pause, min(pause * 2, LONGEST_PAUSE)
+
+
+async def _nothing(_: int) -> None:
+    """Let the next attempt follow."""
+
+
 class FakeInformatica(Remote):
     """An organization."""
 
@@ -80,6 +102,8 @@ class FakeInformatica(Remote):
         self.tasks: dict[str, Task] = {}
         self.code_tasks: dict[str, list[dict[str, Any]]] = {}
         self.code_jobs: dict[str, CodeJob] = {}
+        self.hooks = ("", "")
+        """The public address of the callbacks, and where on this machine it leads to."""
 
     def add(self, name: str, course: Course | None = None) -> Task:
         """Add a task."""
@@ -266,6 +290,41 @@ class FakeInformatica(Remote):
     def _logout_v3(self, asked: Asked) -> Reply:
         self.expired.add(asked.headers["infa-session-id"])
         return Reply(200)
+
+    # Callbacks
+
+    async def call_back(
+        self,
+        task: Task,
+        *,
+        status: str = "COMPLETED",
+        unheard: int = 0,
+        after: Callable[[int], Awaitable[None]] = _nothing,
+    ) -> list[int]:
+        """Tell of the end of a task's last run until that is answered by 200, or for half an hour of the virtual clock.
+
+        The answers to the first `unheard` attempts come too late; `after` each attempt its number is told. Gives the
+        statuses, 0 where there was none in time.
+        """
+        run, heard = task.runs[-1], list[int]()
+        body = {
+            "@type": "callbackUrlResponse", "endTime": _time(run.ends() if run.ends() < math.inf else self.now),
+            "objectId": task.id, "objectName": task.name, "runId": run.number, "status": status,
+        }  # fmt: skip
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as web:
+            for pause in (0.0, *pauses()):
+                self.now += pause
+                try:
+                    said = (await web.post(run.callback.replace(*self.hooks), json=body)).status_code
+                except httpx.TransportError:
+                    said = 0
+                if len(heard) < unheard:
+                    self.now, said = self.now + PATIENCE, 0
+                heard.append(said)
+                if said == 200:
+                    break
+                await after(len(heard))
+        return heard
 
     # Code tasks
 

@@ -85,6 +85,11 @@ class FakeSalesforce(Remote):
         """Let somebody else run it."""
         return self._run(job, way or job.way, "somebody")
 
+    @property
+    def clock(self) -> float:
+        """Its own time, by which all goes here."""
+        return self.now + self.skew
+
     # Remote
 
     def route(self, asked: Asked) -> None:
@@ -157,8 +162,9 @@ class FakeSalesforce(Remote):
             return Reply(404, self.fault("JobNotFoundException", text, jobId=asked.subject))
         if job.way.fault:
             kind, _, status = job.way.fault.partition(" ")
-            return Reply(int(status or 400), self.fault(kind, f"{kind} of {job.name}", jobId=job.name))
-        if any(not execution.is_over(self.now) for execution in job.executions):
+            cause = {"cause": "a step type is not known"} if kind == "JobInvalidException" else {}
+            return Reply(int(status or 400), self.fault(kind, f"{kind} of {job.name}", jobId=job.name, **cause))
+        if any(not execution.is_over(self.clock) for execution in job.executions):
             return Reply(400, self.fault("JobAlreadyRunningException", "runs already", jobId=job.name))
         job.starts += 1
         execution = self._run(job, job.way, CLIENT)
@@ -167,7 +173,7 @@ class FakeSalesforce(Remote):
 
     def _run(self, job: Job, way: Way, client: str) -> Execution:
         self.numbers += 1
-        job.executions.append(Execution(str(self.numbers), client, self.now + self.skew, way))
+        job.executions.append(Execution(str(self.numbers), client, self.clock, way))
         return job.executions[-1]
 
     def _get_jobs_by_id_executions(self, asked: Asked) -> Reply:
@@ -191,7 +197,7 @@ class FakeSalesforce(Remote):
 
     def _get_jobs_by_id_executions_by_id(self, asked: Asked) -> Reply:
         job, execution = self._find(asked)
-        if job is None or execution is None or self.now - execution.at >= execution.way.purged_after:
+        if job is None or execution is None or self.clock - execution.at >= execution.way.purged_after:
             return self._no_execution(asked)
         return Reply(200, self._document(job, execution))
 
@@ -199,7 +205,7 @@ class FakeSalesforce(Remote):
         job, execution = self._find(asked)
         if job is None or execution is None:
             return self._no_execution(asked)
-        if not execution.is_over(self.now):
+        if not execution.is_over(self.clock):
             number = asked.values["id"]
             return Reply(403, self.fault("JobExecutionNotFinishedException", "not finished", executionId=number))
         job.executions.remove(execution)
@@ -216,13 +222,13 @@ class FakeSalesforce(Remote):
         return Reply(404, self.fault("JobExecutionNotFoundException", text, executionId=number))
 
     def _document(self, job: Job, execution: Execution) -> dict[str, Any]:
-        phase, over = execution.phase(self.now), execution.is_over(self.now)
+        phase, over = execution.phase(self.clock), execution.is_over(self.clock)
         row: dict[str, Any] = {
             "_type": "job_execution",
             "id": execution.number,
             "job_id": job.name,
             "client_id": execution.client,
-            "duration": int((self.now - execution.at) * 1000),
+            "duration": int((self.clock - execution.at) * 1000),
             "execution_status": phase,
             "status": phase.upper(),
             "start_time": _time(execution.at),
@@ -231,7 +237,7 @@ class FakeSalesforce(Remote):
         }
         if over and execution.way.exit and phase == "finished":
             code, message, status = execution.way.exit
-            row |= {"end_time": _time(self.now), "status": code}
+            row |= {"end_time": _time(self.clock), "status": code}
             row["exit_status"] = {"code": code, "message": message, "status": status}
             row["step_executions"] = [
                 {"id": str(n), "step_id": f"Step{n}", "execution_status": "finished", "status": code,

@@ -79,9 +79,11 @@ class FakeSnowflake(Remote):
         self.tasks: dict[str, FakeTask] = {}
         self.results: dict[str, tuple[int, Reply]] = {}
         self.accepts: dict[str, int] = {}
-        """Operations that are answered by 202 first, and for how many looks."""
+        """Operations that are answered by 202 first, and for how many looks; or "operation task" for one task's."""
+        self.result_of: dict[str, str] = {}
+        """The task that a result is of."""
         self.gone: set[str] = set()
-        """Operations whose results are not kept."""
+        """Operations whose results are not kept; or "operation task"."""
         self.pages = 1000
         self.kinds: list[str] = []
 
@@ -94,6 +96,10 @@ class FakeSnowflake(Remote):
         """Let somebody else, or the schedule, run it."""
         return self._run(task, plan or task.plan)
 
+    def name_of(self, run: Run) -> str:
+        """Give the task that a run is of."""
+        return next(task.name for task in self.tasks.values() if run in task.runs)
+
     # Remote
 
     def route(self, asked: Asked) -> None:
@@ -104,6 +110,8 @@ class FakeSnowflake(Remote):
         known = SQL if asked.path.startswith("/api/v2/statements") else TASKS
         asked.operation, asked.values = known.route(asked.method, asked.path)
         asked.subject = asked.values.get("name", "")
+        if asked.operation == "fetchResult":
+            asked.subject = self.result_of.get(asked.values["result_handler"], "")
         if asked.operation == "createTask":
             asked.subject = str((asked.body or {}).get("name", ""))
 
@@ -148,13 +156,14 @@ class FakeSnowflake(Remote):
         return kind == "PROGRAMMATIC_ACCESS_TOKEN" and token == PAT
 
     def _accepted(self, asked: Asked, reply: Reply) -> Reply:
-        if asked.operation == "fetchResult" or not self.accepts.get(asked.operation):
+        looks = self.accepts.get(f"{asked.operation} {asked.subject}", self.accepts.get(asked.operation, 0))
+        if asked.operation == "fetchResult" or not looks:
             return reply
-        handler = f"h{len(self.results)}"
-        self.results[handler] = (0 if asked.operation in self.gone else self.accepts[asked.operation], reply)
+        handler = f"h{len(self.result_of)}"
+        self.result_of[handler] = asked.subject
+        if not self.gone & {asked.operation, f"{asked.operation} {asked.subject}"}:
+            self.results[handler] = (looks, reply)
         body = {"code": "392604", "message": "in progress", "resultHandler": handler}
-        if asked.operation in self.gone:
-            del self.results[handler]
         own = {"X-Snowflake-Request-ID": reply.headers["X-Snowflake-Request-ID"]}
         return Reply(202, body, {"location": f"/api/v2/results/{handler}", **own})
 
@@ -190,7 +199,8 @@ class FakeSnowflake(Remote):
         rows = [self._task(task) for task in found]
         if len(rows) <= self.pages:
             return Reply(200, rows)
-        handler = f"h{len(self.results)}"
+        handler = f"h{len(self.result_of)}"
+        self.result_of[handler] = ""
         self.results[handler] = (0, Reply(200, rows))
         return self._page(handler, rows, 0)
 

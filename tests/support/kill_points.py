@@ -1,6 +1,7 @@
 """The noted handlers, in a worker that kills itself at one commit of its journal: the one that KILL_AT names.
 
-KILL_AT is "before X" or "after X"; X is what the transaction writes down of an execution (`verb` below).
+KILL_AT is "before X" or "after X"; X is what the transaction writes down of an execution (`verb` below). Of a
+checkpoint with a phase, as those of remote jobs, X may be "checkpoint <phase>".
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ def verb(statement: str, first: Any) -> str | None:
     return "checkpoint" if "checkpoint=" in statement and first == "RUNNING" else STATES[first]
 
 
+def verbs(statement: str, values: Any) -> set[str | None]:
+    """Give the verb, and for a checkpoint that has a phase that one too."""
+    found = verb(statement, values[0] if values else None)
+    texts = (value for value in values if isinstance(value, str)) if found == "checkpoint" else ()
+    phases = (re.search(r'"phase": "(\w+)"', text) for text in texts)
+    return {found, *(f"checkpoint {phase[1]}" for phase in phases if phase)}
+
+
 class _Fuse:
     """Follows each transaction from its statements to its end."""
 
@@ -40,7 +49,7 @@ class _Fuse:
         self.committed: set[str | None] = set()
 
     def execute(self, _connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        self.written.add(verb(statement, parameters[0] if parameters else None))
+        self.written |= verbs(statement, parameters)
 
     def commit(self, _connection: Connection) -> None:
         self.burn("before", self.written)

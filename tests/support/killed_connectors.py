@@ -9,7 +9,7 @@ from product_live_handlers.informatica.job import informatica_job
 from product_live_handlers.salesforce.job import salesforce_job
 from product_live_handlers.snowflake.task import snowflake_task
 from support import kill_points
-from support.connectors import leaping
+from support.job_clock import leaping
 
 __all__ = ["code_task", "job", "ocapi", "snow"]
 ARMED = kill_points

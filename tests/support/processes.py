@@ -14,6 +14,8 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from . import leaks
+
 COMMAND = (sys.executable, "-m", "product_live_worker")
 
 
@@ -25,7 +27,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def command(*arguments: str, cwd: Path, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the worker to its end."""
-    return subprocess.run(  # noqa: S603 (our own command)
+    done = subprocess.run(  # noqa: S603 (our own command)
         [*COMMAND, *arguments],
         cwd=cwd,
         env=environment(**variables),
@@ -35,6 +37,8 @@ def command(*arguments: str, cwd: Path, stdin: str | None = None, **variables: s
         timeout=50,
         check=False,
     )
+    leaks.tell(f"output of {' '.join(arguments)}", done.stdout + done.stderr)
+    return done
 
 
 @dataclass
@@ -80,3 +84,4 @@ async def running(
             finally:
                 if process.returncode is None:
                     process.kill()
+        leaks.tell(f"output of {' '.join(arguments)}", it.output)

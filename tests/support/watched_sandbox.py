@@ -14,6 +14,7 @@ from product_live_worker import sandbox
 from product_live_worker.listener import listen
 from product_live_worker.sandbox.api import route
 from product_live_worker.sandbox.records import Execution
+from support import leaks
 from support.workers import add_task
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class WatchedSandbox:
 async def watched_sandbox(*tasks: str, limit: int = 0, window: float = 60.0) -> AsyncIterator[WatchedSandbox]:
     """Serve an account with tasks of these names while the block runs."""
     watched = WatchedSandbox(_World(sandbox.Settings(limit=limit, window=window)), sandbox.Faults())
+    leaks.watch(watched.world)
     for task in tasks:
         add_task(watched.world, task)
     app = _watching(sandbox.create_app(watched.world, time.monotonic, watched.faults), watched)

@@ -20,6 +20,7 @@ from product_live_worker.settings import Settings, load
 from product_live_worker.stage import Stop
 from product_live_worker.systemd import Notifier
 from product_live_worker.telemetry.events import Event
+from support import leaks
 
 Found = TypeVar("Found", bound=Event)
 
@@ -72,7 +73,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 def new_world(*tasks: str, limit: int = 50, window: float = 60.0, **fields: Any) -> sandbox.World:
     """Make an account with tasks of these names."""
-    world = sandbox.World(sandbox.Settings(limit=limit, window=window))
+    world = leaks.watch(sandbox.World(sandbox.Settings(limit=limit, window=window)))
     for task in tasks:
         add_task(world, task, **fields)
     return world

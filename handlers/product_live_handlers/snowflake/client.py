@@ -128,7 +128,8 @@ class SnowflakeClient:
             # It is the look at the result that was not done; the start was taken.
             raise NoAnswer(f"Snowflake accepted the request, and its result cannot be read: {error}") from None
         except Refused as refused:
-            if refused.status == 401:
+            if refused.status == 401 or 300 <= refused.status < 400:
+                # Said by a login, or by something on the way: the start was taken.
                 raise NoAnswer(f"Snowflake accepted the request, and its result cannot be read: {refused}") from None
             # A result that is no longer kept says nothing of the run.
             if refused.status != 404:

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from product_live_handlers.informatica.code_task import ENDS as CODE_ENDS
+from product_live_handlers.informatica.code_task import LIVE as CODE_LIVE
 from product_live_handlers.informatica.code_task import fields_of as code_task_fields
 from product_live_handlers.informatica.code_task import word_of
 from product_live_handlers.informatica.connection import InformaticaConnection, open_informatica
@@ -142,6 +143,37 @@ async def test_the_status_of_a_code_task(sample: str, word: str, message: str | 
     assert "//" not in fields["session_log_url"]
     told = {name: value for name, value in body.items() if value is not None}
     assert fields["status"].keys() == told.keys()
+
+
+TABLE = {
+    "codeTaskName": "Demo", "codeTaskId": 477, "agentGroupId": "01000025000000000003", "executionState": "FAILED",
+    "sessionLogUrl": "logservice/api/v1/jobs/6pqq/logs", "assignedServerlessComputeUnits": 2.5,
+    "consumedServerlessComputeUnits": 0.25, "firstErrorMessage": "WES_internal_error",
+}  # fmt: skip
+STATES = {
+    # Of the table, and of the words below it.
+    "QUEUED": None, "RUNNING": None, "SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled",
+    "Starting": None, "Running": None, "Success": "succeeded", "Failed": "failed",
+}  # fmt: skip
+
+
+def test_every_field_of_the_code_tasks_table() -> None:
+    """Is read by its own name, and told with its own name and kind; an id is a text."""
+    status = CodeTaskStatus.model_validate(TABLE)
+    assert [name for name in status.model_dump(by_alias=True, exclude_unset=True) if name not in TABLE] == []
+    assert (status.model_extra, word_of(status)) == ({}, "FAILED")
+    fields = code_task_fields("6pqq", status)
+    assert fields["status"] == {**TABLE, "codeTaskId": "477"}
+    assert (fields["error_message"], fields["session_log_url"]) == ("WES_internal_error", TABLE["sessionLogUrl"])
+
+
+@pytest.mark.parametrize("field", ["status", "executionState"])
+@pytest.mark.parametrize(("word", "outcome"), STATES.items())
+def test_every_state_of_a_code_task(field: str, word: str, outcome: str | None) -> None:
+    """Whichever of the two fields has it, in whichever case."""
+    found = word_of(CodeTaskStatus.model_validate({field: word}))
+    assert CODE_ENDS.get(found) == outcome
+    assert outcome is not None or found in CODE_LIVE
 
 
 async def test_the_callback() -> None:

@@ -25,10 +25,10 @@ from product_live_handlers.snowflake.manage import SnowflakeManageInput, snowfla
 from product_live_handlers.snowflake.models import Task, TaskRun
 from product_live_handlers.snowflake.task import SnowflakeTask, SnowflakeTaskInput, run_of
 from product_live_worker.executors.alone import run_alone
-from support.connectors import leaping, timeless
+from support.connectors import timeless
 from support.contracts import contract
 from support.fake_snowflake import PAT, FakeSnowflake, Plan
-from support.job_clock import Leaping
+from support.job_clock import Leaping, leaping
 from support.remotes import ELSEWHERE, Asked, Fault, Reply, snake
 
 pytestmark = pytest.mark.anyio
@@ -79,16 +79,29 @@ ROWS: list[Row] = [
     (lambda c: c.execute_task(AT, "T"), "POST", "/T:execute", {}, None),
     (lambda c: c.execute_task(AT, "T", async_exec=True, retry_last=False), "POST", "/T:execute",
      {"asyncExec": "true", "retryLast": "false"}, None),
+    (lambda c: c.execute_task(AT, "F", async_exec=False, retry_last=True), "POST", "/F:execute",
+     {"asyncExec": "false", "retryLast": "true"}, None),
     (lambda c: c.resume_task(AT, "T"), "POST", "/T:resume", {}, None),
     (lambda c: c.suspend_task(AT, "T"), "POST", "/T:suspend", {}, None),
     (lambda c: c.fetch_task_dependents(AT, "T"), "GET", "/T/dependents", {}, None),
-    (lambda c: c.fetch_task_dependents(AT, "T", recursive=False), "GET", "/T/dependents", {"recursive": "false"}, None),
-    (lambda c: c.get_current_graphs(AT, "T", result_limit=1), "GET", "/T/current-graphs", {"resultLimit": "1"}, None),
-    (lambda c: c.get_current_graphs(AT, "T", deprecated=True), "GET", "/T/current_graphs", {}, None),
-    (lambda c: c.get_complete_graphs(AT, "T", result_limit=10000, error_only=True), "GET", "/T/complete-graphs",
-     {"resultLimit": "10000", "errorOnly": "true"}, None),
-    (lambda c: c.get_complete_graphs(AT, "T", error_only=False, deprecated=True), "GET", "/T/complete_graphs",
-     {"errorOnly": "false"}, None),
+    *[
+        (lambda c, deep=deep: c.fetch_task_dependents(AT, "T", recursive=deep), "GET", "/T/dependents",
+         {"recursive": str(deep).lower()}, None)
+        for deep in (True, False)
+    ],
+    *[
+        (lambda c, old=old, most=most: c.get_current_graphs(AT, "T", result_limit=most, deprecated=old),
+         "GET", f"/T/{path}", {"resultLimit": str(most)}, None)
+        for path, old in (("current-graphs", False), ("current_graphs", True))
+        for most in (1, 10000)
+    ],
+    *[
+        (lambda c, old=old, most=most, bad=bad: c.get_complete_graphs(AT, "T", result_limit=most, error_only=bad,
+                                                                      deprecated=old),
+         "GET", f"/T/{path}", {"resultLimit": str(most), "errorOnly": str(bad).lower()}, None)
+        for path, old in (("complete-graphs", False), ("complete_graphs", True))
+        for most, bad in ((1, True), (10000, False))
+    ],
     (lambda c: c.set_tags(AT, "T", [], if_exists=True), "POST", "/T:set-tags", {"ifExists": "true"}, []),
     (lambda c: c.unset_tags(AT, "T", []), "POST", "/T:unset-tags", {}, []),
     (lambda c: c.get_tags(AT, "T", with_lineage=True), "GET", "/T:get-tags", {"withLineage": "true"}, None),
@@ -105,14 +118,26 @@ async def test_the_time_is_the_servers(skew: float) -> None:
     assert date == int(fake.now + skew)
 
 
-async def test_each_row_of_the_documents_is_sent_as_it_says() -> None:
-    """Method, path, query and body; and both sides keep to the published description."""
-    for send, method, path, query, body in ROWS:
-        fake = an_account()
-        async with opened(fake) as client:
+@pytest.mark.parametrize("looks", [0, 2], ids=["200", "202"])
+async def test_each_row_of_the_documents_is_sent_as_it_says(looks: int) -> None:
+    """Method, path, query and body, done at once or accepted first; both sides keep to the published description."""
+    fake = an_account()
+    fake.run_of_another(fake.add("F", Plan(delay=0, lasts=1, end="FAILED")))
+    fake.now += 60
+    fake.accepts = dict.fromkeys(contract("snowflake").operations, looks)
+    tasks = dict(fake.tasks)
+    async with opened(fake) as client:
+        for send, method, path, query, body in ROWS:
+            fake.tasks = dict(tasks)
+            fake.asked.clear()
+            fake.result_of.clear()
             await send(client)
-        assert [asked.line for asked in fake.asked] == [(method, f"{BASE}{path}", query, body)]
-        assert fake.broken == []
+            first, *results = fake.asked
+            assert first.line == (method, f"{BASE}{path}", query, body)
+            assert [asked.line for asked in results] == [("GET", "/api/v2/results/h0", {}, None)] * (
+                looks + bool(looks)
+            )
+    assert fake.broken == []
 
 
 def test_the_client_has_every_operation_that_is_published() -> None:
@@ -148,7 +173,7 @@ async def test_a_start_that_was_accepted_is_never_one_that_was_not_sent(auth: st
     async with opened(fake, auth=auth, **secrets) as client:
         if kind == "401" and auth == "oauth":
             fake.faults.append(Fault("400", "login", after=1))
-        with pytest.raises(Refused if kind == "redirect" else NoAnswer):
+        with pytest.raises(NoAnswer):
             await client.execute_task(AT, "T")
     assert (len(fake.of("executeTask")), fake.tasks["T"].starts) == (1, 1)
 
@@ -309,19 +334,35 @@ def test_a_connection_that_cannot_work_is_told_in_words(given: dict[str, Any], t
     assert "s3cret" not in str(refused.value)
 
 
-MANAGED: list[tuple[dict[str, Any], str, str]] = [
-    ({"operation": "list", "root_only": True, "like": "t%", "show_limit": 10}, "GET", ""),
-    ({"operation": "create", "definition": DEFINITION | {"name": "NEW"}, "create_mode": "ifNotExists"}, "POST", ""),
-    ({"operation": "fetch", "task": "T"}, "GET", "/T"),
-    ({"operation": "create_or_alter", "task": "T", "definition": DEFINITION}, "PUT", "/T"),
-    ({"operation": "delete", "task": "NONE", "if_exists": True}, "DELETE", "/NONE"),
-    ({"operation": "resume", "task": "T"}, "POST", "/T:resume"),
-    ({"operation": "suspend", "task": "T"}, "POST", "/T:suspend"),
-    ({"operation": "dependents", "task": "T", "recursive": False}, "GET", "/T/dependents"),
-    ({"operation": "current_graphs", "task": "T", "result_limit": 5}, "GET", "/T/current-graphs"),
-    ({"operation": "complete_graphs", "task": "T", "error_only": True}, "GET", "/T/complete-graphs"),
-    ({"operation": "current_graphs_deprecated", "task": "T"}, "GET", "/T/current_graphs"),
-    ({"operation": "complete_graphs_deprecated", "task": "T", "result_limit": 1}, "GET", "/T/complete_graphs"),
+NEW = DEFINITION | {"name": "NEW"}
+MANAGED: list[tuple[dict[str, Any], str, str, dict[str, str], Any]] = [
+    ({"operation": "list", "root_only": True, "like": "t%", "starts_with": "T", "show_limit": 10000, "from_name": "S"},
+     "GET", "",
+     {"rootOnly": "true", "like": "t%", "startsWith": "T", "showLimit": "10000", "fromName": "S"}, None),
+    *[
+        ({"operation": "create", "definition": NEW, "create_mode": mode}, "POST", "", {"createMode": mode}, NEW)
+        for mode in ("errorIfExists", "orReplace", "ifNotExists")
+    ],
+    ({"operation": "fetch", "task": "T"}, "GET", "/T", {}, None),
+    ({"operation": "create_or_alter", "task": "T", "definition": DEFINITION}, "PUT", "/T", {}, DEFINITION),
+    ({"operation": "delete", "task": "NONE", "if_exists": True}, "DELETE", "/NONE", {"ifExists": "true"}, None),
+    ({"operation": "delete", "task": "U", "if_exists": False}, "DELETE", "/U", {"ifExists": "false"}, None),
+    ({"operation": "resume", "task": "T"}, "POST", "/T:resume", {}, None),
+    ({"operation": "suspend", "task": "T"}, "POST", "/T:suspend", {}, None),
+    ({"operation": "dependents", "task": "T", "recursive": False}, "GET", "/T/dependents",
+     {"recursive": "false"}, None),
+    *[
+        ({"operation": f"current_graphs{old}", "task": "T", "result_limit": most}, "GET", f"/T/{path}",
+         {"resultLimit": str(most)}, None)
+        for path, old in (("current-graphs", ""), ("current_graphs", "_deprecated"))
+        for most in (1, 10000)
+    ],
+    *[
+        ({"operation": f"complete_graphs{old}", "task": "T", "error_only": True, "result_limit": most}, "GET",
+         f"/T/{path}", {"errorOnly": "true", "resultLimit": str(most)}, None)
+        for path, old in (("complete-graphs", ""), ("complete_graphs", "_deprecated"))
+        for most in (1, 10000)
+    ],
 ]  # fmt: skip
 
 
@@ -334,14 +375,18 @@ async def managed(url: str, **given: Any) -> dict[str, Any]:
 
 
 async def test_the_handler_for_the_rest_does_each_operation() -> None:
-    """Twelve of them."""
-    for given, method, path in MANAGED:
-        fake = an_account()
-        async with fake.served() as url:
+    """Twelve of them, each with all that it takes."""
+    fake = an_account()
+    tasks = dict(fake.tasks)
+    async with fake.served() as url:
+        for given, method, path, query, body in MANAGED:
+            fake.tasks = dict(tasks)
+            fake.asked.clear()
             output = await managed(url, **given)
-        assert ("code" not in output, [asked.line[:2] for asked in fake.asked]) == (True, [(method, f"{BASE}{path}")])
-        assert fake.broken == []
-    assert len({given["operation"] for given, _, _ in MANAGED}) == 12
+            assert "code" not in output, output
+            assert [asked.line for asked in fake.asked] == [(method, f"{BASE}{path}", query, body)]
+    assert fake.broken == []
+    assert len({given["operation"] for given, *_ in MANAGED}) == 12
 
 
 @pytest.mark.parametrize(
@@ -392,8 +437,12 @@ async def test_a_change_whose_answer_is_lost_is_not_an_error_when_it_was_made() 
         {"operation": "create"},
         {"operation": "fetch"},
         {"operation": "list", "show_limit": 0},
+        {"operation": "list", "show_limit": 10001},
+        {"operation": "create", "definition": {"name": "T", "definition": "x"}, "create_mode": "always"},
         {"operation": "current_graphs", "task": "T", "result_limit": 10001},
         {"operation": "complete_graphs", "task": "T", "result_limit": 0},
+        {"operation": "current_graphs_deprecated", "task": "T", "result_limit": 10001},
+        {"operation": "complete_graphs_deprecated", "task": "T", "result_limit": 0},
         {"operation": "fetch", "task": "T", "like": "x"},
         {"operation": "create_or_alter", "task": "T", "definition": {"name": "T"}},
         {"operation": "create", "definition": {"name": "T", "definition": "x", "task_auto_retry_attempts": 31}},
