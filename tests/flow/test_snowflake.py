@@ -240,7 +240,7 @@ async def test_with_sql_a_run_is_cancelled_and_remembered(tmp_path: Path) -> Non
 
         async def quicker(moment: str, asked: Any) -> None:
             if moment == "arrived" and asked.operation == "SubmitStatement" and "RACE" in str(asked.body):
-                race.runs[0].plan = Plan(lasts=1)
+                fake.finish(race)
 
         fake.at = quicker
         await until(lambda: all(execution.status in ("COMPLETED", "FAILED") for execution in (late, found, raced)))
@@ -265,7 +265,7 @@ async def test_fifty_executions_make_one_login_and_renew_it_once(tmp_path: Path)
         fake.expire_tokens()
         await until(lambda: fake.tokens == 2)
         for task in fake.tasks.values():
-            task.runs[0].plan = Plan(lasts=1)
+            fake.finish(task)
         await until(lambda: all(execution.status == "COMPLETED" for execution in executions))
     assert (fake.tokens, len(fake.of("login"))) == (2, 2)
     assert all(task.starts == 1 for task in fake.tasks.values())
@@ -275,13 +275,8 @@ async def test_a_retry_by_the_platform_adopts_the_run(tmp_path: Path) -> None:
     """Given up there by its response timeout, the execution comes again under a new id: nothing starts anew."""
     fake = FakeSnowflake()
     task = fake.add("ADOPTED", FOREVER)
-
-    def finish() -> None:
-        for run in task.runs:
-            run.plan = Plan(lasts=1)
-
     async with serving(fake, tmp_path) as worker:
-        first, again = await retried(worker, given("ADOPTED", wait=PATIENT), finish)
+        first, again = await retried(worker, given("ADOPTED", wait=PATIENT), lambda: fake.finish(task))
     assert (again.status, again.output["remote_id"]) == ("COMPLETED", str(task.runs[0].number))
     assert (task.starts, len(fake.of(EXECUTE)), first.patches) == (1, 1, [])
 
@@ -435,8 +430,7 @@ async def test_two_workers_start_one_task_one_after_the_other(tmp_path: Path) ->
         await both_have(workers, 3)
         # Ours wait for one another until the first one ends.
         task.plan = Plan(delay=0, lasts=30)
-        for run in task.runs:
-            run.plan = task.plan
+        fake.finish(task)
         await until(lambda: all(execution.status in FINAL for execution in executions))
     assert sorted(e.output.get("remote_id", "") for e in executions) == sorted(str(run.number) for run in task.runs)
     assert (task.starts, fake.broken) == (6, [])

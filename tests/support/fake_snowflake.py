@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,6 +95,15 @@ class FakeSnowflake(Remote):
     def run_of_another(self, task: FakeTask, plan: Plan | None = None) -> Run:
         """Let somebody else, or the schedule, run it."""
         return self._run(task, plan or task.plan)
+
+    def finish(self, task: FakeTask) -> None:
+        """Let what runs end now, and what waits for it run a second each, one after the other."""
+        at = self.now
+        for run in task.runs:
+            if run.state(self.now) in ("SCHEDULED", "EXECUTING"):
+                run.begins = min(run.begins, at)
+                run.plan = replace(run.plan, lasts=at - run.begins + 1)
+                at = run.ends()
 
     def name_of(self, run: Run) -> str:
         """Give the task that a run is of."""
