@@ -173,3 +173,11 @@ def test_rare_work_beside_a_saturated_task_is_found(workers: int) -> None:
     assert record.completions(300, HOUR) / 55 > 20.5
     assert sum(waits) / len(waits) < 40
     assert waits[-1] < 75
+
+
+def test_one_worker_uses_up_a_limit_of_a_thousand_although_answers_take_long() -> None:
+    """Where requests are not scarce it waits for none of eight answers before it asks again."""
+    work = Simulation(schedule(1, limit=1000), {"a": [0.0] * 3000}, limit=1000, round_trip=0.75)
+    record = work.run(240.0)
+    assert record.completions(60, 240) / 3 >= 0.95 * 500
+    assert record.fullest_window() <= 1000

@@ -40,7 +40,8 @@ come free as there are workers; and the part of a window that is the longest."""
 MOST_AT_ONCE = 8
 """Polls of one task in the air together where no limit holds."""
 SCARCE_AT_ONCE = 4
-"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain."""
+"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain. Where
+that is a hundredth of the window or less, it may be as many as without a limit."""
 
 Why = Literal["it has been waiting longest", "its last poll failed", "it just had work", "its turn in the idle round"]
 
@@ -267,7 +268,9 @@ class Schedule:
     def _at_once(self, seen: _Seen) -> int:
         if not seen.streak:
             return 1
-        return (SCARCE_AT_ONCE if seen.streak > 1 else 1) if self._limit else MOST_AT_ONCE
+        if not self._limit:
+            return MOST_AT_ONCE
+        return min(max(SCARCE_AT_ONCE, self._limit // 100), MOST_AT_ONCE) if seen.streak > 1 else 1
 
     def _busy(self, pollable: dict[str, _Seen]) -> bool:
         # While a task is known to have work, an idle poll of another would cost it a request, even if it only slips in
