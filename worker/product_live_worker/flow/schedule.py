@@ -40,8 +40,8 @@ come free as there are workers; and the part of a window that is the longest."""
 MOST_AT_ONCE = 8
 """Polls of one task in the air together where no limit holds."""
 SCARCE_AT_ONCE = 4
-"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain. Where
-that is a hundredth of the window or less, it may be as many as without a limit."""
+"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain.
+Where that is a hundredth of the window or less, it may be as many as without a limit."""
 
 Why = Literal["it has been waiting longest", "its last poll failed", "it just had work", "its turn in the idle round"]
 

@@ -168,7 +168,8 @@ class JournalLedger:
         return _Lane(Held(held + len(unwritten), sorted((*first, *unwritten))), newest, expired)
 
     def _mine(self, lane: str) -> Iterator[tuple[int, float]]:
-        return ((number, free_at) for number, (name, free_at) in tuple(self._known.items()) if name == lane)
+        # A copy is one step for the interpreter; to read item by item lets the loop's thread in, which changes them.
+        return ((number, free_at) for number, (name, free_at) in self._known.copy().items() if name == lane)
 
     def _take_unwritten(self, demand: Demand) -> int | float:
         free_at = {lane: list(self._known_in(lane)) for lane in (demand.lane, demand.leave_in)}
