@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.records import open_records
+from product_live_worker.journal.tables import REVISION
 from product_live_worker.model.action import Action
 from product_live_worker.model.errors import IllegalTransition, JournalUnwritable
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
@@ -29,6 +30,7 @@ from support.journals import (
     Commits,
     Place,
     add_reported,
+    all_rows,
     allow,
     an_execution,
     in_state,
@@ -673,3 +675,19 @@ async def test_a_journal_knows_how_many_workers_share_it(place: Place) -> None:
             assert one.fleet.workers == 1
         await one.renew()
         assert one.fleet.workers == 1
+
+
+async def test_a_journal_of_the_first_schema_is_brought_up_to_date(place: Place) -> None:
+    """With all that is in it: what was claimed, what waits to be reported, and the window."""
+    async with opened(place) as journal:
+        await in_state(journal, State.RUNNING, an_execution())
+        await in_state(journal, State.SETTLED, an_execution("e2"))
+        await journal.ledger.take(Demand(limit=1, hold=60))
+    query(place, "DROP INDEX slots_of_lane")
+    query(place, "CREATE INDEX slots_free_at ON slots (platform, free_at)")
+    query(place, "UPDATE alembic_version SET version_num = '0001'")
+    before = all_rows(place)
+    async with opened(place) as journal:
+        assert query(place, "SELECT version_num FROM alembic_version") == [(REVISION,)]
+        assert all_rows(place) == before
+        assert isinstance(await journal.ledger.take(Demand(limit=1, hold=60)), float)

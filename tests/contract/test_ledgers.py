@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,10 +16,12 @@ from sqlalchemy import Double, bindparam
 
 from product_live_worker.journal.backend import Clock as Shared
 from product_live_worker.journal.database import open_database
+from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.writer import Writer
-from product_live_worker.model.window import Demand
+from product_live_worker.model.window import Demand, wait_for_slot
 from product_live_worker.product_live.budget import Ledger, MemoryLedger
+from support.journals import Place, opened, query
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +245,65 @@ async def test_whatever_happens_no_more_than_the_limit_is_held_and_every_wait_is
                     ledger.give_back(number)
             free_at[index] = clock.time + WINDOW if step == "answered" else clock.time
     assert len({tuple(numbers) for numbers in taken}) == len(taken)
+
+
+HOLDS = st.lists(st.integers(1, 100), max_size=8)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    held=st.fixed_dictionaries({"tasks": HOLDS, "task_executions": HOLDS}),
+    limit=st.integers(2, 12),
+    leave=st.integers(0, 6),
+    within=st.integers(0, 20),
+    promised=st.lists(st.integers(0, 60), max_size=5).map(sorted),
+    together=st.booleans(),
+)
+async def test_every_wait_is_that_of_the_arithmetic(  # noqa: PLR0917 (hypothesis gives them)
+    open_ledger: Open,
+    held: dict[str, list[int]],
+    limit: int,
+    leave: int,
+    within: int,
+    promised: list[int],
+    together: bool,
+) -> None:
+    """Whatever has to stay free, in whichever lane, and however few of the slots held a ledger looks at."""
+    clock = Clock()
+    ledger = open_ledger(clock)
+    for lane, holds in held.items():
+        for hold in holds:
+            await ledger.take(Demand(limit=100, hold=hold, lane=lane, leave_in=lane))
+    demand = Demand(
+        limit=limit,
+        hold=HOLD,
+        lane="tasks",
+        leave=min(leave, limit - 1),
+        leave_in="tasks" if together else "task_executions",
+        last_within=within,
+        promised=promised,
+    )
+    free_at = {lane: [clock.time + hold for hold in holds] for lane, holds in held.items()}
+    assert isinstance(taken := await ledger.take(demand), float) or wait_for_slot(demand, free_at, clock.time) == 0
+    assert isinstance(taken, int) or taken == wait_for_slot(demand, free_at, clock.time)
+
+
+async def test_a_look_at_a_window_of_thousands_costs_hardly_more_than_one_at_a_few(place: Place) -> None:
+    """A limit of 5000 a minute can be used up by one worker, which has 12 ms for each request."""
+
+    async def seconds(journal: Journal) -> float:
+        taken = []
+        for _ in range(15):
+            began = time.perf_counter()
+            assert isinstance(await journal.ledger.take(Demand(limit=5000, hold=600)), int)
+            taken.append(time.perf_counter() - began)
+        return sorted(taken)[len(taken) // 2]
+
+    async with opened(place) as journal:
+        few = await seconds(journal)
+        more = "WITH RECURSIVE more(n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM more WHERE n < 4500) "
+        columns = "number, platform, resource, boot, free_at"
+        one = f"SELECT n, {columns.partition(', ')[2]} FROM slots, more WHERE number = 1"  # noqa: S608 (ours)
+        insert = f"INSERT INTO slots ({columns}) "
+        query(place, f"{insert} {more} {one}" if isinstance(place, Path) else f"{more} {insert} {one}")
+        assert await seconds(journal) < 8 * few

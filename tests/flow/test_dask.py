@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
 from product_live_worker import handler
@@ -17,6 +18,7 @@ from product_live_worker.parts import task_settings
 from product_live_worker.telemetry.events import HandlerProcessEnded, OutageEnded, OutageStarted
 from support import conforming
 from support.dask_clusters import cluster
+from support.journals import query
 from support.workers import running_worker, settings_for, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="clusters are for POSIX")]
@@ -53,6 +55,33 @@ async def test_an_outage_of_the_scheduler_is_told_and_survived(tmp_path: Path) -
     assert {event.reason for event in worker.heard(HandlerProcessEnded)} == {"lost"}
     assert [event.what for event in worker.heard(OutageStarted)] == ["the Dask cluster"]
     assert [event.what for event in worker.heard(OutageEnded)] == ["the Dask cluster"]
+
+
+async def test_leases_and_callbacks_reach_over_to_the_cluster(tmp_path: Path) -> None:
+    """One at a time has the lease, and hears what is posted to its address."""
+    http = {"port": 0, "public_url": "https://hooks.example.com", "callback_port": 0}
+    with cluster(tmp_path) as running:
+        execution = {"dask_scheduler": running.address}
+        async with (
+            running_worker([conforming.called_far], tmp_path, execution=execution, http=http) as worker,
+            httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{worker.daemon.callback_port}") as outside,
+        ):
+            journal = worker.daemon.journal
+
+            def waiting() -> dict[str, str]:
+                return {one.id: one.checkpoint["url"] for one in journal.open_executions() if one.checkpoint}
+
+            submitted = worker.submit("called", {"n": 1}, {"n": 2})
+            for body in ("first", "second"):
+                await until(lambda: len(waiting()) == 1)
+                ((execution_id, url),) = waiting().items()
+                # The other one waits for the lease.
+                assert query(tmp_path / "worker.db", "SELECT execution FROM key_leases") == [(execution_id,)]
+                path = url.removeprefix("https://hooks.example.com")
+                assert (await outside.post(path, content=body.encode())).status_code == 200
+                await until(lambda: journal.get(execution_id) is None)  # noqa: B023 (it is asked at once)
+            assert sorted(one.output["got"] for one in submitted) == [["first"], ["second"]]
+            assert [one.output["ended"] for one in submitted] == [None, None]
 
 
 def test_a_start_without_a_cluster_is_refused(tmp_path: Path) -> None:

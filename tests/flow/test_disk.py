@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import anyio
 import pytest
 
 from product_live_worker import Context, handler, sandbox
+from product_live_worker.journal.postgres import SILENCE
 from product_live_worker.model.handler import Handler
 from product_live_worker.telemetry.events import ExecutionClaimed, OutageEnded
-from support.journals import query
+from support.journals import all_rows, query
+from support.postgres import Postgres
 from support.workers import RunningWorker, new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
@@ -173,6 +176,36 @@ async def test_a_process_stopped_within_its_commit_is_trouble_that_passes(tmp_pa
         (later,) = worker.submit("held", {"number": 2})
         await until(lambda: later.status == "COMPLETED" and states(tmp_path) == ["REPORTED"] * 2)
     assert set(held.runs.values()) == {1}
+
+
+async def test_a_server_that_stands_still_stops_the_claims_and_loses_no_outcome(
+    postgres_server: Postgres, postgres_url: str, tmp_path: Path
+) -> None:
+    """Its connections stay open and nothing answers: known within seconds, and all is as after a restart of it."""
+    held = Held()
+    state = {"url": f"{postgres_url}?connect_timeout=2"}
+    async with running_worker([held.handler], tmp_path, state=state, drain={"timeout": 5}) as worker:
+        (ran,) = worker.submit("held", {"number": 1})
+        await until(lambda: held.runs.total() == 1)
+        with postgres_server.frozen():
+            began = time.monotonic()
+            await troubled(worker)
+            # What a statement may take, and a second for the next look at what operators ask for.
+            assert time.monotonic() - began < SILENCE + 4
+            answer = await worker.get("/readyz")
+            (check,) = [check for check in answer.json()["checks"] if check["name"] == "journal"]
+            assert (answer.status_code, check["ok"], "has not answered" in check["reason"]) == (503, False, True)
+            assert (await worker.get("/livez")).status_code == 200
+            seen = len(worker.world.arrivals)
+            (later,) = worker.submit("held", {"number": 2})
+            held.release.set()
+            await until(lambda: worker.daemon.journal.reports_waiting() == 1)
+            assert (later.status, len(worker.world.arrivals)) == ("SCHEDULED", seen)
+        await until(lambda: ran.status == later.status == "COMPLETED")
+        await until(lambda: [row["state"] for row in all_rows(postgres_url)] == ["REPORTED"] * 2)
+        assert (await worker.get("/readyz")).status_code == 200
+    assert set(held.runs.values()) == {1}
+    assert [len(execution.patches) for execution in (ran, later)] == [1, 1]
 
 
 async def test_a_claim_that_waits_for_the_disk_does_not_ask_for_a_restart(tmp_path: Path) -> None:

@@ -471,6 +471,15 @@ def lasting(_: dict[str, Any], context: Context) -> dict[str, Any]:
     return {"first": (context.checkpoint or {})["process"], "process": os.getpid()}
 
 
+def called(_: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Be the only one, ask for an address, and wait for what is sent there."""
+    with context.lease("orders"):
+        callback = context.callback()
+        context.save_checkpoint({"url": callback.url})
+        return {"got": [one["body"] for one in callback.received(timeout=60)], "ended": context.ended()}
+
+
+called_far = handler("called", isolation="dask", concurrency=2)(called)
 lasting_far = handler("lasting", isolation="dask", on_crash="rerun")(lasting)
 dying_far = handler("dying", isolation="dask")(dying.function)
 hungry_far = handler("hungry", isolation="dask", memory_limit="200MB")(hungry.function)

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -71,6 +72,20 @@ class Postgres:
         """Stop and start it on the same port."""
         self.stop(how)
         self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let all its processes stand still while the block runs: connections stay, and nothing answers."""
+        processes = [self.process()]
+        os.kill(processes[0], signal.SIGSTOP)
+        processes += _children(processes[0])
+        for child in processes[1:]:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
     def process(self) -> int:
         """Give the number of its first process."""
@@ -142,6 +157,11 @@ def ask(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def _children(parent: int) -> list[int]:
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def free_port() -> int:

@@ -36,6 +36,9 @@ class Planner(Protocol):
     def promised(self, now: float, capacity: Callable[[str], int]) -> list[float]:
         """Give the seconds from now at which polls will need a slot that the next one must leave."""
 
+    def gives_way(self, now: float, capacity: Callable[[str], int]) -> float:
+        """Give the seconds for which the next poll lets others go first when it has found no slot."""
+
     def started(self, task: str, now: float) -> None:
         """A poll is in the air."""
 
@@ -69,6 +72,8 @@ class Record:
     """Each poll: its arrival at the platform, its task, whether it was a hit."""
     requests: list[float] = field(default_factory=list)
     """The arrival of every request at the platform."""
+    looks: int = 0
+    """How often a worker has looked for a slot."""
 
     def pickups(self, *tasks: str) -> list[float]:
         """Give the pickup delays in ascending order, of all tasks or of these."""
@@ -209,18 +214,21 @@ class _Worker:
     def _take(self, purpose: Purpose) -> int | None:
         world = self._world
         unreported = sum(self._in_hand.values()) + len(self._settled) + self._being_reported + self._in_the_air
-        promised = self._planner.promised(world.now, self._capacity) if purpose is Purpose.POLL else []
+        is_poll = purpose is Purpose.POLL
+        promised = self._planner.promised(world.now, self._capacity) if is_poll else []
         demand = Demand(
             limit=world.limit,
             hold=UNANSWERED + world.window,
             leave=reserve(purpose, unreported, world.limit),
-            last_within=world.window * REPORT_WITHIN if purpose is Purpose.POLL else 0.0,
+            last_within=world.window * REPORT_WITHIN if is_poll else 0.0,
             promised=promised,
         )
         taken = at_once(world.ledger.take(demand))
+        world.record.looks += 1
         if isinstance(taken, int):
             return taken
-        world.wake(self, world.now + min(taken, *promised[:1], math.inf))
+        way = self._planner.gives_way(world.now, self._capacity) if is_poll else 0.0
+        world.wake(self, world.now + min(taken, *promised[:1], math.inf) + way)
         return None
 
     def _poll(self, slot: int, task: str) -> None:
@@ -290,6 +298,10 @@ class RoundRobin:
     def promised(self, now: float, capacity: Callable[[str], int]) -> list[float]:
         """See Planner: by turns, nothing is kept for anybody."""
         return []
+
+    def gives_way(self, now: float, capacity: Callable[[str], int]) -> float:
+        """See Planner: it knows of nobody else."""
+        return 0.0
 
     def started(self, task: str, now: float) -> None:
         """See Planner."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ async def test_the_death_of_a_dask_worker_is_a_crash_and_nothing_runs_twice(runn
         (outcome,) = outcomes
         assert outcome.code == "handler_crashed"
         assert outcome.message.startswith("The Dask worker tcp://127.0.0.1:")
-        assert outcome.message.endswith(" died while the handler ran.")
+        assert outcome.message.endswith(" died, or does not answer, while the handler ran.")
         await until(lambda: not status(process)[0])
         # Whoever is left still serves, and the one that died is not begun there: its slots are free for as many.
         assert (await it.run(conforming.dying_far)).code == ""
@@ -181,6 +182,29 @@ async def test_a_slow_verb_does_not_end_the_run(running: Cluster) -> None:
     async with hall(running.address, lease=1.5) as it:
         outcome = await it.run(conforming.async_far, verbs={"save_checkpoint": keep})
     assert (outcome.output["execution"], saved) == ("e1", [{"step": 1}])
+
+
+async def test_the_death_of_a_dask_worker_is_noticed_while_a_verb_takes_its_time(running: Cluster) -> None:
+    """Who waits for the worker's answer is told of it by the scheduler, long before it would look by itself."""
+    asked: list[int] = []
+    began = 0.0
+
+    async def keep(checkpoint: dict[str, Any]) -> None:
+        asked.append(checkpoint["process"])
+        await anyio.sleep_forever()
+
+    async def kill() -> None:
+        nonlocal began
+        await until(lambda: bool(asked))
+        began = time.monotonic()
+        os.kill(status(asked[0])[1], signal.SIGKILL)
+
+    lease = 60.0
+    async with hall(running.address, lease=lease) as it, anyio.create_task_group() as group:
+        group.start_soon(kill)
+        outcome = await it.run(conforming.lasting_far, verbs={"save_checkpoint": keep})
+        assert (outcome.code, time.monotonic() - began < lease / 12) == ("handler_crashed", True)
+    running.start_worker(threads=4)
 
 
 # Who goes away
@@ -253,6 +277,53 @@ async def test_a_scheduler_that_dies_is_an_outage(tmp_path: Path) -> None:
                 await anyio.to_thread.run_sync(running.start_worker)
             assert [outcome.code for outcome in outcomes] == [""]
             assert (it.outage.lasts, it.far.trouble()) == (False, "")
+
+
+async def test_a_dask_worker_that_stands_still_is_given_up(running: Cluster) -> None:
+    """After its run's lease, in which nothing was heard of it; when it goes on, it ends the run by itself."""
+    async with hall(running.address, lease=1.0) as it:
+        outcomes: list[Outcome] = []
+
+        async def run() -> None:
+            outcomes.append(await it.run(conforming.spinning_far))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            process = await it.started()
+            frozen = status(process)[1]
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                await until(lambda: bool(outcomes))
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+        assert outcomes[0].code == "handler_crashed"
+        assert outcomes[0].message.endswith(" died, or does not answer, while the handler ran.")
+        await until(lambda: not status(process)[0])
+        assert (await it.run(conforming.dying_far)).code == ""
+
+
+async def test_a_scheduler_that_stands_still_is_an_outage(tmp_path: Path) -> None:
+    """What runs is lost once nothing is heard of it for its lease; when it goes on, so do the handlers."""
+    with cluster(tmp_path) as running:
+        async with hall(running.address, lease=1.0) as it:
+            lost: list[HandlerLost] = []
+
+            async def run() -> None:
+                try:
+                    await it.run(conforming.spinning_far)
+                except HandlerLost as error:
+                    lost.append(error)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+                process = await it.started()
+                assert running.scheduler is not None
+                running.scheduler.send_signal(signal.SIGSTOP)
+                await until(lambda: bool(lost))
+                assert "does not answer" in it.far.trouble()
+                running.scheduler.send_signal(signal.SIGCONT)
+            await until(lambda: not status(process)[0])
+            assert (await it.run(conforming.dying_far)).code == ""
 
 
 async def test_what_is_not_begun_in_time_says_why(tmp_path: Path) -> None:

@@ -155,12 +155,29 @@ def test_a_saturated_fleet_completes_what_the_budget_carries(workers: int) -> No
     assert record.fullest_window() <= 50
 
 
+@pytest.mark.parametrize("workers", SIZES)
+def test_a_slot_is_looked_for_by_few(workers: int) -> None:
+    """Of those that wait for the same slot most look when it has gone already: each look is a statement."""
+    made = fleet(workers)
+    record = Simulation(made[0], {"a": [0.0] * 1000}, others=made[1:], concurrency=1, handler_seconds=1.0).run(HALF)
+    assert record.looks / len(record.requests) < 2 + workers / 4
+
+
 @pytest.mark.parametrize("workers", [1, 4, 16])
 def test_rare_work_beside_a_saturated_task_is_found(workers: int) -> None:
-    """Seven rare tasks cost a fleet what they cost one worker; their polls have to get hold of a slot among more."""
+    """Seven rare tasks cost a fleet what they cost one worker, and none waits for much longer than `max_staleness`."""
     made = fleet(workers)
     rare = {f"r{number}": at_random(number, 600, HOUR) for number in range(7)}
     record = Simulation(made[0], {"hot": [0.0] * 2000, **rare}, others=made[1:]).run(HOUR)
     waits = record.pickups(*rare)
     assert record.completions(300, HOUR) / 55 > 20.5
-    assert sum(waits) / len(waits) < 90
+    assert sum(waits) / len(waits) < 40
+    assert waits[-1] < 75
+
+
+def test_one_worker_uses_up_a_limit_of_a_thousand_although_answers_take_long() -> None:
+    """Where requests are not scarce it waits for none of eight answers before it asks again."""
+    work = Simulation(schedule(1, limit=1000), {"a": [0.0] * 3000}, limit=1000, round_trip=0.75)
+    record = work.run(240.0)
+    assert record.completions(60, 240) / 3 >= 0.95 * 500
+    assert record.fullest_window() <= 1000

@@ -176,6 +176,22 @@ def test_a_worker_that_is_stopped_within_a_transaction_holds_nobody_up(postgres_
             assert connection.execute(text(f"SHOW {name}")).scalar() == value
 
 
+# What operators ask for
+
+
+async def test_an_action_that_is_committed_after_a_later_one_is_seen(postgres_url: str) -> None:
+    """Numbers are given before the commit: who looks after the last one seen would miss a simultaneous cancellation."""
+    pause = "platform, verb, subject, who, why, at, in_force"
+    early = f"INSERT INTO actions ({pause}) VALUES ('{PLATFORM}', 'pause', 'early', 'anna', '', 1e9, 1)"  # noqa: S608 (ours)
+    async with opened(postgres_url) as journal:
+        with psycopg.connect(postgres_url) as slower:
+            slower.execute(early)
+            await journal.board.act(Action(verb="pause", subject="late", who="ben", at=1e9))
+            assert [action.subject for action in await journal.board.look()] == ["late"]
+        assert [action.subject for action in await journal.board.look()] == ["early"]
+        assert await journal.board.look() == []
+
+
 # Time
 
 

@@ -429,6 +429,31 @@ def test_a_nudged_poll_goes_as_soon_as_its_reserve_allows() -> None:
     assert run_virtually(world) == 10.0
 
 
+def test_of_two_workers_that_wait_for_a_slot_the_one_that_gives_way_comes_later() -> None:
+    """Where a slot is free it gives way to nobody; where none is, it looks that much later than there may be one."""
+
+    async def check() -> None:
+        ledger = MemoryLedger(now=anyio.current_time)
+        polite, other = new_budget(2, ledger), new_budget(2, ledger)
+        polls: list[tuple[str, float]] = []
+
+        async def poll(budget: Budget, name: str, seconds: float) -> None:
+            with await budget.slot(Purpose.POLL, gives_way=lambda: seconds) as slot:
+                await slot.use()
+                slot.answered()
+                polls.append((name, anyio.current_time()))
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(poll, polite, "polite", 3.0)
+            await settle()
+            both.start_soon(poll, polite, "polite", 3.0)
+            await settle()
+            both.start_soon(poll, other, "other", 0.0)
+        assert polls == [("polite", 0.0), ("other", WINDOW), ("polite", 2 * WINDOW + 3.0)]
+
+    run_virtually(check)
+
+
 def test_an_answer_brings_the_next_waiter_forward() -> None:
     """A slot is first taken for the longest request; its answer lets who waits for it go sooner."""
 

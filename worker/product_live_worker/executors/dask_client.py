@@ -29,6 +29,7 @@ SILENCE = 1.5
 ANSWER = 30.0
 """Seconds that a scheduler has to answer before it is given up."""
 EVICTION = 5.0
+LOST = "The Dask worker {} died, or does not answer, while the handler ran."
 STOPPING = 4.0
 """Seconds at the end in which what still runs is stopped."""
 
@@ -59,6 +60,8 @@ class _Run:
     future: Future[Any] | None = None
     address: str = ""
     """The Dask worker that it runs on."""
+    dead: bool = False
+    """Whether that one is gone."""
     placed: anyio.Event = field(default_factory=anyio.Event)
     reply: dict[str, Any] | None = None
     replied: anyio.Event = field(default_factory=anyio.Event)
@@ -92,6 +95,7 @@ class _Cluster:
             self.client, self.lost, self.why = client, anyio.Event(), "it has closed the connection"
             self.connection += 1
             client.subscribe_topic(client.id, self.place)
+            client.subscribe_topic("all", self.notice)
             self.pipe.say(do="up", connection=self.connection)
             await self._watch(client)
             self.client = None
@@ -152,6 +156,15 @@ class _Cluster:
         run.address = said["address"]
         run.placed.set()
 
+    async def notice(self, event: tuple[float, Any]) -> None:
+        """Hear of the end of a Dask worker: asking it would take as long as a connection may."""
+        said = event[1]
+        if isinstance(said, dict) and said.get("action") == "remove-worker":
+            for run in self.runs.values():
+                if run.address == said["worker"]:
+                    run.dead = True
+                    run.replied.set()
+
     async def run(self, client: Client, run: _Run, said: dict[str, Any]) -> None:
         """Run an execution on the cluster, and stop it there when it is cancelled."""
         try:
@@ -162,7 +175,7 @@ class _Cluster:
                 if client is self.client:
                     if run.future is not None:
                         await run.future.cancel()  # type: ignore[no-untyped-call]  # the same
-                    if run.placed.is_set():
+                    if run.placed.is_set() and not run.dead:
                         await self.end(run.execution, [run.address])
             del self.runs[run.token]
             self.pipe.say(id=run.token, do="gone")
@@ -193,6 +206,8 @@ class _Cluster:
 
     async def _converse(self, client: Client, run: _Run, given: dict[str, Any] | None) -> list[dict[str, Any]] | str:
         """Take away what the handler says; when its Dask worker is gone, say so."""
+        if run.dead:
+            return LOST.format(run.address)
         try:
             with anyio.fail_after(run.lease * SILENCE):
                 heard = await client.run(dask_run.converse, run.token, given, workers=[run.address])
@@ -204,7 +219,7 @@ class _Cluster:
             self.pipe.say(
                 id=run.token, do="log", level="warning", event="the Dask worker does not answer", fields=fields
             )
-            return f"The Dask worker {run.address} died while the handler ran."
+            return LOST.format(run.address)
         said: list[dict[str, Any]] | None = heard[run.address]
         return f"The handler was stopped on the Dask worker {run.address}." if said is None else said
 

@@ -65,7 +65,16 @@ class _Run:
     begun: bool = False
     """Whether the cluster may have called the handler."""
     given_up: bool = False
+    over: bool = False
+    """Whether it has ended, or is lost: nobody waits for an answer any more."""
+    asking: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """In which it is answered: a verb may take any time."""
     gone: anyio.Event = field(default_factory=anyio.Event)
+
+    def end(self) -> None:
+        """Let nobody wait for what it has asked."""
+        self.over = True
+        self.asking.cancel()
 
 
 class OnDask:
@@ -176,8 +185,12 @@ class OnDask:
             case "ended":
                 self._on_end(work, ENDS[said["why"]])
             case _:
-                if (answer := await listener_of(work).hear(said)) is not None:
-                    await client.tell({"do": "reply", "id": token, "reply": answer})
+                run = self._runs[token]
+                with anyio.CancelScope() as run.asking:
+                    if run.over:
+                        run.asking.cancel()
+                    if (answer := await listener_of(work).hear(said)) is not None:
+                        await client.tell({"do": "reply", "id": token, "reply": answer})
         return None
 
     async def _stop(self, client: Apart, token: str, run: _Run) -> None:
@@ -248,6 +261,8 @@ class OnDask:
             # Of one that was given up, only its end counts.
             if not run.given_up:
                 run.say.send_nowait(said)
+            if said["do"] == "crashed":
+                run.end()
             return
         run.gone.set()
         if run.given_up:
@@ -261,6 +276,7 @@ class OnDask:
             self._up = anyio.Event()
         for token, run in tuple(self._runs.items()):
             run.say.close()
+            run.end()
             if run.given_up:
                 run.gone.set()
                 del self._runs[token]

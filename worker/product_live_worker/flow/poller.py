@@ -84,7 +84,9 @@ class Poller:
             while True:
                 await self._until_due()
                 self.waits_for_budget = True
-                slot = await self._budget.slot(Purpose.POLL, resource="tasks", promised=self._promised)
+                slot = await self._budget.slot(
+                    Purpose.POLL, resource="tasks", promised=self._promised, gives_way=self._gives_way
+                )
                 self.waits_for_budget = False
                 plan = self.plan()
                 if plan is None or plan.at > self._now():
@@ -156,6 +158,9 @@ class Poller:
 
     def _promised(self) -> list[float]:
         return self._schedule.promised(self._now(), self._capacity)
+
+    def _gives_way(self) -> float:
+        return self._schedule.gives_way(self._now(), self._capacity)
 
     async def _until_due(self) -> None:
         while True:

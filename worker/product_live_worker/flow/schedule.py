@@ -34,10 +34,14 @@ planned half of that earlier than it must."""
 PACE = 0.99
 """How far apart the polls of a task are that has had work for longer than a window: at least so much of the seconds
 between two executions that the budget can carry."""
+WAY = 1 / 4, 1 / 12
+"""How long a poll that has found no slot lets others go first, at most: the part of the seconds in which as many slots
+come free as there are workers; and the part of a window that is the longest."""
 MOST_AT_ONCE = 8
 """Polls of one task in the air together where no limit holds."""
 SCARCE_AT_ONCE = 4
-"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain."""
+"""The same where requests are scarce, from the second hit in a row on: at the end of a burst as many were in vain.
+Where that is a hundredth of the window or less, it may be as many as without a limit."""
 
 Why = Literal["it has been waiting longest", "its last poll failed", "it just had work", "its turn in the idle round"]
 
@@ -140,12 +144,27 @@ class Schedule:
             return []
         bound, late = self._bound(), LATE * self._window
         moments: list[float] = []
+        busy = self.busy(capacity)
         for task, seen in self._seen.items():
             if task != plan.task and self._may(task, seen, capacity):
-                first = max(self._stale_at(seen), seen.not_before) + late / 2 - now
+                first = max(self._stale_at(seen, now, busy=busy), seen.not_before) + late / 2 - now
                 moments += [first + late + nth * bound for nth in range(math.ceil((self._window - first) / bound))]
         # Each may find an execution and owe its report; where polls are paced, a slot for it comes free soon.
         return sorted(moments if self._pace(self._seen[plan.task]) else 2 * moments)
+
+    def gives_way(self, now: float, capacity: Callable[[str], int]) -> float:
+        """Give the seconds for which the next poll lets others go first when it has found no slot.
+
+        Workers that wait for the same slot would all look for it at the moment it comes free. Spread by chance, few do;
+        and what is late, of whichever worker, comes first.
+        """
+        if not self._shares():
+            return 0.0
+        plan = self.next(now, capacity)
+        if plan is None or plan.why == "it has been waiting longest":
+            return 0.0
+        of_all, of_window = WAY
+        return self._chance() * self._window * min(of_all * self._workers / self._limit, of_window)
 
     def started(self, task: str, now: float) -> None:
         """A poll of the task is in the air."""
@@ -227,14 +246,17 @@ class Schedule:
         staleness = self._max_staleness * self._sharers()
         return max(0.0, min(LATE / 2 * self._window, staleness * JITTER / 2, staleness - self._idle_round()))
 
-    def _stale_at(self, seen: _Seen) -> float:
+    def _stale_at(self, seen: _Seen, now: float, *, busy: bool) -> float:
         """Give when the task will have waited for `max_staleness`, as far as it is this worker's turn to see to it."""
         early, bound = self._early(), self._bound()
         if not self._shares():
             return seen.polled_at + bound - early
-        # Each worker has moments of its own for each task, and passes over one shortly after a poll of another kind.
+        # Each worker has moments of its own for each task. It passes over one after a poll of another kind, which the
+        # others make too, as long as all poll in the idle round; and one that is past when the next worker's has come.
+        turn = bound / self._workers
+        since = max(seen.polled_at + turn / 2, now - turn) if busy else seen.polled_at + bound / 2
         phase = (self._turn + seen.number / len(self._seen)) / self._workers * bound
-        nth = math.ceil((seen.polled_at + self._ahead + bound / 2 - phase) / bound)
+        nth = math.ceil((since + self._ahead - phase) / bound)
         return phase + nth * bound - self._ahead - early
 
     def _shares(self) -> bool:
@@ -246,7 +268,9 @@ class Schedule:
     def _at_once(self, seen: _Seen) -> int:
         if not seen.streak:
             return 1
-        return (SCARCE_AT_ONCE if seen.streak > 1 else 1) if self._limit else MOST_AT_ONCE
+        if not self._limit:
+            return MOST_AT_ONCE
+        return min(max(SCARCE_AT_ONCE, self._limit // 100), MOST_AT_ONCE) if seen.streak > 1 else 1
 
     def _busy(self, pollable: dict[str, _Seen]) -> bool:
         # While a task is known to have work, an idle poll of another would cost it a request, even if it only slips in
@@ -256,7 +280,7 @@ class Schedule:
         )
 
     def _plan(self, task: str, seen: _Seen, now: float, *, busy: bool) -> Plan:
-        stale_at = self._stale_at(seen)
+        stale_at = self._stale_at(seen, now, busy=busy)
         if max(stale_at, seen.not_before) <= now:
             return Plan(task, stale_at, "it has been waiting longest")
         if seen.hot:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Double, Text, bindparam, delete, exists, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from product_live_worker.journal.backend import Clock
 from product_live_worker.journal.tables import slots
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import JournalUnwritable
-from product_live_worker.model.window import Demand, wait_for_slot
+from product_live_worker.model.window import Demand, Held, most_needed, wait_beside, wait_for_slot
 
 UNWRITTEN = -2
 """The first number of a slot that is only in memory; they go down from here."""
@@ -20,6 +37,21 @@ UNREACHABLE = 0.5
 """Seconds between two attempts to take a slot while a shared database cannot be asked."""
 EXPIRED = 16
 """Slots that are past their time are taken away so many at once."""
+
+_LANE = (slots.c.platform == bindparam("this_platform", type_=Text)) & (
+    slots.c.resource == bindparam("this_lane", type_=Text)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A lane as the database has it."""
+
+    held: Held
+    newest: int
+    """The number of the newest slot of all."""
+    expired: int
+    """How many of its slots are past their time."""
 
 
 class JournalLedger:
@@ -42,14 +74,17 @@ class JournalLedger:
         self._shared = shared
         self.alone = True
         """Whether no other worker uses this window, as of the last renewal."""
-        self._seen: dict[int, tuple[str, float]] = {}
         self._known: dict[int, tuple[str, float]] = {}
+        self._of_others: dict[str, tuple[int, float]] = {}
+        """In each lane: how many slots others held at the last look, and when all of them will be free."""
         self._unwritten = itertools.count(UNWRITTEN, -1)
         # Built once: what SQLAlchemy makes of a statement is kept with the statement.
-        left = (slots.c.free_at - clock.sql).label("left")
+        self._all = select(
+            slots.c.number, slots.c.platform, slots.c.resource, (slots.c.free_at - clock.sql).label("left")
+        )
+        self._look = _look(clock)
         hold, seen = bindparam("hold", type_=Double), bindparam("seen", type_=BigInteger)
         newer = exists().where(slots.c.number > seen)
-        self._look = select(slots.c.number, slots.c.platform, slots.c.resource, left)
         self._take = (
             insert(slots)
             .from_select(
@@ -65,7 +100,7 @@ class JournalLedger:
         self._free_at = update(slots).where(this).values(free_at=clock.sql + hold)
         # Never the newest: its number would be given again.
         expired = (slots.c.free_at <= clock.sql) & (slots.c.number < bindparam("newest"))
-        self._expire = delete(slots).where(slots.c.platform == bindparam("this_platform"), expired)
+        self._expire = delete(slots).where(_LANE, expired)
 
     async def open(self, window: float) -> None:
         """Count the slots of another boot as answered now: their clock is gone, their requests may not be."""
@@ -75,7 +110,7 @@ class JournalLedger:
         def read(connection: Connection) -> dict[int, tuple[str, float]]:
             connection.execute(step)
             now = self.now()
-            found = connection.execute(self._look)
+            found = connection.execute(self._all)
             return {row.number: (row.resource, now + row.left) for row in found if row.platform == self._platform}
 
         self._known = await self._writer.do(read)
@@ -105,27 +140,45 @@ class JournalLedger:
 
     def _look_and_take(self, connection: Connection, demand: Demand) -> int | float:
         while True:
-            rows = connection.execute(self._look).all()
-            here = [row for row in rows if row.platform == self._platform]
-            now = self.now()
-            self._seen = {row.number: (row.resource, now + row.left) for row in here}
-            # What was sent while the disk refused is in no row, and counts all the same.
-            unwritten = [known for number, known in tuple(self._known.items()) if number <= UNWRITTEN]
-            wait = wait_for_slot(demand, _by_lane((*self._seen.values(), *unwritten)), now)
+            lanes = {lane: self._lane(connection, demand, lane, most) for lane, most in most_needed(demand).items()}
+            wait = wait_beside({name: lane.held for name, lane in lanes.items()}, demand)
             if wait > 0:
                 return wait
-            seen = max((row.number for row in rows), default=0)
+            seen = min(lane.newest for lane in lanes.values())
             this = {"this_platform": self._platform, "this_lane": demand.lane, "this_boot": self._clock.boot}
             if connection.execute(self._take, {"seen": seen, "hold": demand.hold, **this}).rowcount != 1:
                 # Somebody else has just taken one: the window has moved on, so this ends.
                 continue
-            if sum(row.left <= 0 for row in here) >= EXPIRED:
-                connection.execute(self._expire, {"this_platform": self._platform, "newest": seen + 1})
-            return int(seen) + 1
+            if lanes[demand.lane].expired >= EXPIRED:
+                lane = {"this_platform": self._platform, "this_lane": demand.lane}
+                connection.execute(self._expire, {**lane, "newest": seen + 1})
+            return seen + 1
+
+    def _lane(self, connection: Connection, demand: Demand, name: str, most: int) -> _Lane:
+        now = self.now()
+        mine = [(number, free_at) for number, free_at in self._mine(name) if free_at > now]
+        # What was sent while the disk refused is in no row, and counts all the same.
+        unwritten = [free_at - now for number, free_at in mine if number <= UNWRITTEN]
+        room = demand.limit - most - len(unwritten)
+        this = {"this_platform": self._platform, "this_lane": name, "room": room}
+        rows = connection.execute(self._look, this).all()
+        newest, held, expired, _ = tuple(rows[0])
+        first = (row.left for row in rows if row.left is not None)
+        self._of_others[name] = max(0, held - (len(mine) - len(unwritten))), now + demand.hold
+        return _Lane(Held(held + len(unwritten), sorted((*first, *unwritten))), newest, expired)
+
+    def _mine(self, lane: str) -> Iterator[tuple[int, float]]:
+        # A copy is one step for the interpreter; to read item by item lets the loop's thread in, which changes them.
+        return ((number, free_at) for number, (name, free_at) in self._known.copy().items() if name == lane)
 
     def _take_unwritten(self, demand: Demand) -> int | float:
-        held = self._seen | self._known
-        return wait_for_slot(demand, _by_lane(held.values()), self.now()) or next(self._unwritten)
+        free_at = {lane: list(self._known_in(lane)) for lane in (demand.lane, demand.leave_in)}
+        return wait_for_slot(demand, free_at, self.now()) or next(self._unwritten)
+
+    def _known_in(self, lane: str) -> Iterator[float]:
+        yield from (free_at for _, free_at in self._mine(lane))
+        others, at_latest = self._of_others.get(lane, (0, 0.0))
+        yield from itertools.repeat(at_latest, others)
 
     def answered(self, slot: int, hold: float) -> None:
         """See Ledger."""
@@ -147,8 +200,25 @@ class JournalLedger:
         )
 
 
-def _by_lane(held: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
-    lanes: defaultdict[str, list[float]] = defaultdict(list)
-    for lane, free_at in held:
-        lanes[lane].append(free_at)
-    return lanes
+def _look(clock: Clock) -> Select[Any]:
+    """Look at a lane: how many slots are held in it, and when those come free that are too many beside `room` others.
+
+    In one statement, which counts in an index and reads as few rows as it can: at a limit of thousands, all of them
+    would be a tenth of a second. There is always a row, where none is too many without a moment.
+    """
+    now = select(clock.sql.label("now")).scalar_subquery()
+    held = _LANE & (slots.c.free_at > now)
+    counted = select(
+        select(func.coalesce(func.max(slots.c.number), 0)).scalar_subquery().label("newest"),
+        select(func.count()).where(held).scalar_subquery().label("held"),
+        select(func.count()).where(_LANE, slots.c.free_at <= now).scalar_subquery().label("expired"),
+    ).cte("counted")
+    too_many = counted.c.held - bindparam("room", type_=Integer)
+    first = (
+        select((slots.c.free_at - now).label("left"))
+        .where(held)
+        .order_by(slots.c.free_at)
+        .limit(select(case((too_many > 0, too_many), else_=0)).scalar_subquery())
+        .subquery("first")
+    )
+    return select(counted, first.c.left).select_from(counted.outerjoin(first, literal(value=True)))

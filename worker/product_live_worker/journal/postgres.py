@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import math
+import time
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Double, Engine, create_engine, event, func, literal_column, select, text
@@ -24,6 +27,8 @@ except ImportError as error:
         "pip install 'product-live-worker[postgres]'"
     ) from error
 
+Result = TypeVar("Result")
+
 CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,
     # A server that is gone without a word is known to be so before a lease has ended.
@@ -34,8 +39,11 @@ CONNECTION: dict[str, Any] = {
     "fallback_application_name": "product-live-worker",
 }
 """What libpq is told unless the address says otherwise; seconds, and milliseconds for the last but one."""
-PATIENCE = {"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "5s"}
+PATIENCE = {"statement_timeout": "7s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "5s"}
 """What the server is told: a worker that is stopped within its transaction holds nobody up for longer."""
+SILENCE = 8.0
+"""Seconds after which a server that says nothing is given up: longer than it may take by the above, so it stands still
+(frozen, its disk gone) and has not even closed the connection."""
 MIGRATION = 0x706C772D6A726E6C
 """The advisory lock of the one worker that makes the tables, or brings them up to date."""
 NOW = literal_column("extract(epoch from clock_timestamp())::double precision", Double)
@@ -154,18 +162,63 @@ def _bring_up_to_date(connection: Connection) -> None:
     if schema.revision_of(connection, place, elsewhere=ELSEWHERE) == REVISION:
         return
     # One worker after the other, however long it takes: the next one looks again.
+    with _for_as_long_as_it_takes(connection):
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATION)))
+        revision = schema.revision_of(connection, place, elsewhere=ELSEWHERE)
+        if revision is None:
+            schema.create(connection)
+        elif revision != REVISION:
+            schema.migrate(connection)
+
+
+@contextmanager
+def _for_as_long_as_it_takes(connection: Connection) -> Iterator[None]:
+    """Let the statements of this transaction take any time."""
+    driver: Any = connection.connection.driver_connection
     connection.execute(text("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"))
-    connection.execute(select(func.pg_advisory_xact_lock(MIGRATION)))
-    revision = schema.revision_of(connection, place, elsewhere=ELSEWHERE)
-    if revision is None:
-        schema.create(connection)
-    elif revision != REVISION:
-        schema.migrate(connection)
+    driver.silence = math.inf
+    try:
+        yield
+    finally:
+        driver.silence = SILENCE
 
 
-def _connect(url: str) -> psycopg.Connection[Any]:
+class _Connection(psycopg.Connection[Any]):
+    """One that waits for no answer for ever; neither TCP nor libpq has a deadline for a server that stands still."""
+
+    silence = SILENCE
+
+    def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **more: Any) -> Result:
+        """Wait for an answer, and give the connection up when none comes."""
+        try:
+            return super().wait(_within(self.silence, gen), *arguments, **more)
+        except TimeoutError:
+            # Whatever it still does: this connection must never be used again.
+            self.close()
+            raise psycopg.OperationalError(f"the server has not answered for {self.silence:g} s") from None
+
+
+def _within(seconds: float, steps: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
+    """Take psycopg's steps of an exchange with the server; raises TimeoutError when nothing has come for so long."""
+    heard = time.monotonic()
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > seconds:
+                raise TimeoutError
+            # Where nothing has come, the steps give nothing new to wait for.
+            wanted = steps.send(ready) if ready else wanted
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+
+
+def _connect(url: str) -> _Connection:
     given = psycopg.conninfo.conninfo_to_dict(url)
-    connection = psycopg.connect(url, **{name: value for name, value in CONNECTION.items() if name not in given})
+    connection = _Connection.connect(url, **{name: value for name, value in CONNECTION.items() if name not in given})
     connection.adapters.register_dumper(str, _Text)
     return connection
 

@@ -109,9 +109,7 @@ def open_database(url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> File:
                 schema.create(connection)
         _write_ahead(engine)
         if revision not in (None, REVISION):
-            _back_up(engine, path.with_name(f"{path.name}.{revision}.backup"))
-            with engine.begin() as connection:
-                schema.migrate(connection)
+            _bring_up_to_date(engine, path)
     except DatabaseError as error:
         engine.dispose()
         if is_damage(error.orig):
@@ -121,6 +119,15 @@ def open_database(url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> File:
         engine.dispose()
         raise
     return File(engine, path)
+
+
+def _bring_up_to_date(engine: Engine, path: Path) -> None:
+    with engine.begin() as connection:
+        # Of workers that start together one has the file to write, and the others find it done.
+        revision = schema.revision_of(connection, str(path), elsewhere=ELSEWHERE)
+        if revision != REVISION:
+            _back_up(engine, path.with_name(f"{path.name}.{revision}.backup"))
+            schema.migrate(connection)
 
 
 def open_existing(url: str, *, to_write: bool) -> File:

@@ -16,7 +16,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema that this code reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()
@@ -95,7 +95,7 @@ slots = Table(
     Column("boot", Text, nullable=False, comment="the clock that free_at is on: a boot's, or the database's"),
     Column("free_at", Double, nullable=False, comment="seconds of that clock"),
 )
-Index("slots_free_at", slots.c.platform, slots.c.free_at)
+Index("slots_of_lane", slots.c.platform, slots.c.resource, slots.c.free_at)
 
 actions = Table(
     "actions",

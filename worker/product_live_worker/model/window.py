@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +23,37 @@ class Demand:
     """Seconds from now, ascending, at each of which the lane must have one more slot free."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The slots that are held in a lane."""
+
+    count: int = 0
+    first: Sequence[float] = ()
+    """Seconds from now, ascending, in which those come free that do so first: as many as are too many beside those that
+    are needed, or more."""
+
+
 def wait_for_slot(demand: Demand, free_at: Mapping[str, Sequence[float]], now: float) -> float:
     """Give the seconds until the slot can be taken; 0 when it can be now.
 
     `free_at` has for each lane the moments at which the slots now held become free.
     """
+    lanes = {lane: sorted(moment - now for moment in moments if moment > now) for lane, moments in free_at.items()}
+    return wait_beside({lane: Held(len(held), held) for lane, held in lanes.items()}, demand)
+
+
+def wait_beside(held: Mapping[str, Held], demand: Demand) -> float:
+    """Give the seconds until the slot can be taken beside those that are held in each lane; 0 when it can be now."""
+    return max(_first_fit(held.get(lane, Held()), demand.limit, needed) for lane, needed in _needed(demand).items())
+
+
+def most_needed(demand: Demand) -> dict[str, int]:
+    """Give for each lane that matters how many slots have to be free at most, the one that is wanted among them."""
+    return {lane: max((slots for _, slots in needed), default=0) for lane, needed in _needed(demand).items()}
+
+
+def _needed(demand: Demand) -> dict[str, list[tuple[float, int]]]:
+    """Give for each lane the moments, in seconds from now, at each of which so many slots have to be free."""
     # What is promised may keep half of what is left, so that a crowd of promises never stops everything else.
     kept = demand.promised[: (demand.limit - demand.leave) // 2]
     together = demand.leave_in == demand.lane
@@ -36,19 +61,15 @@ def wait_for_slot(demand: Demand, free_at: Mapping[str, Sequence[float]], now: f
     needed = [(0.0, 1), *((due, own + nth) for nth, due in enumerate(kept, 1))]
     left = [(0.0, demand.leave - 1), (demand.last_within, demand.leave)]
     if together:
-        needed += [(due, 1 + slots) for due, slots in left]
-    wait = _first_fit(free_at.get(demand.lane, ()), now, demand.limit, needed)
-    if not together:
-        wait = max(wait, _first_fit(free_at.get(demand.leave_in, ()), now, demand.limit, left))
-    return wait
+        return {demand.lane: needed + [(due, 1 + slots) for due, slots in left]}
+    return {demand.lane: needed, demand.leave_in: left}
 
 
-def _first_fit(free_at: Sequence[float], now: float, limit: int, needed: Sequence[tuple[float, int]]) -> float:
+def _first_fit(held: Held, limit: int, needed: Sequence[tuple[float, int]]) -> float:
     """Give the seconds until so many slots are free at each of the moments at which they are needed."""
-    held = sorted(moment - now for moment in free_at if moment > now)
-
-    def fits(wait: float) -> bool:
-        return all(len(held) - bisect_right(held, max(wait, due)) + slots <= limit for due, slots in needed)
-
-    waits = [0.0, *held]
-    return waits[min(bisect_left(waits, True, key=fits), len(held))]
+    wait = 0.0
+    for due, slots in needed:
+        too_many = min(held.count + slots - limit, held.count)
+        if too_many > 0 and held.first[too_many - 1] > due:
+            wait = max(wait, held.first[too_many - 1])
+    return wait

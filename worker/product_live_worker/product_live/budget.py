@@ -224,13 +224,20 @@ class Budget:
         self._not_before = -math.inf
 
     async def slot(
-        self, purpose: Purpose, *, resource: str = "", order: float = 0.0, promised: Promised = tuple
+        self,
+        purpose: Purpose,
+        *,
+        resource: str = "",
+        order: float = 0.0,
+        promised: Promised = tuple,
+        gives_way: Callable[[], float] = lambda: 0.0,
     ) -> Slot:
         """Wait for a slot; it is given back at the end of its `with` block unless it was used.
 
-        `promised` is asked at each attempt.
+        `promised` is asked at each attempt; `gives_way` after one in vain, for the seconds by which to come later than
+        a slot may be free.
         """
-        number, taken_at = await self.take(resource, purpose, order=order, promised=promised)
+        number, taken_at = await self.take(resource, purpose, order=order, promised=promised, gives_way=gives_way)
         return Slot(self, resource, purpose, number, taken_at)
 
     async def take(
@@ -240,6 +247,7 @@ class Budget:
         *,
         order: float = 0.0,
         promised: Promised = tuple,
+        gives_way: Callable[[], float] = lambda: 0.0,
     ) -> tuple[int, float]:
         """Wait for a slot; gives its number and the moment it was taken."""
         if not self.limit:
@@ -258,7 +266,7 @@ class Budget:
                     taken = await self._try(lane_name, waiter)
                     if isinstance(taken, tuple):
                         return taken
-                    wait = taken
+                    wait = taken + gives_way()
                 elif first is not None:
                     first.turn.set()
                 with anyio.move_on_after(wait or math.inf):
