@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from product_live_handlers.bounds import LONGEST_NAME, LONGEST_TEXT, cut, shorten
 from product_live_handlers.remote_http import LoginRefused, NoAnswer, Refused, RemoteError
 from product_live_handlers.settings import HandlerSettings
-from product_live_worker import Context, Handler, TaskFailed, handler
+from product_live_worker import Context, Handler, NotSaved, TaskFailed, handler
 
 Result = TypeVar("Result")
 Json = dict[str, Any]
@@ -269,6 +269,10 @@ class Machine(Generic[Output]):
         self._chance = chance
         self._known: Json = {}
         self._said: set[str] = set()
+        self._unsaved = False
+        """Whether what is known now is not what a crash would leave."""
+        self._denials = 0
+        """Starts in a row that were not sent, or not taken for too many requests."""
         self._margin = min(MARGIN, context.remaining() / 10)
 
     async def run(self) -> Output:
@@ -345,11 +349,11 @@ class Machine(Generic[Output]):
 
     async def _post(self) -> None:
         """Send the start; what it leaves is `started`, or a phase in which it is to be looked for, or prepared anew."""
-        again = self._known.get("sent", 0) > 0
-        self._known["sent"] = self._known.get("sent", 0) + 1
-        await self._save(phase="posting", looked_at=self._clock.now())
+        sent = self._known.get("sent", 0)
+        again = sent > 0
+        await self._save_first(phase="posting", looked_at=self._clock.now(), sent=sent + 1)
         try:
-            remote = await self._patiently(self._started_once)
+            remote = await self._job.start(self._known["baseline"])
         except Occupied as occupied:
             if not again:
                 return await self._make_way(occupied)
@@ -360,17 +364,28 @@ class Machine(Generic[Output]):
             await self._adopt(look.remote, "adopted")
         except NoAnswer as error:
             self._context.log.warning("the answer to a start was lost", system=self._job.system, error=str(error))
-        except TaskFailed as refused:
+        except Refused as error:
+            refused = _told(error)
             if not again:
                 await self._over_with(refused)
-            raise
+            raise refused from None
+        except RemoteError as error:
+            await self._put_off(error, sent)
         else:
             await (self._save(phase="accepted") if remote is None else self._adopt(remote, "exact"))
         return None
 
-    async def _started_once(self) -> Json | None:
-        self._known["looked_at"] = self._clock.now()
-        return await self._job.start(self._known["baseline"])
+    async def _put_off(self, error: RemoteError, sent: int) -> None:
+        """Wait before a start that was certainly not done is sent again; what runs by then is looked at anew."""
+        self._denials += 1
+        if sent == 0:
+            del self._known["baseline"]
+        await self._save(phase="waiting", sent=sent)
+        if self._denials >= self._wait.max_consecutive_poll_errors:
+            text = f"{self._denials} starts in a row were not taken. {error}"
+            raise TaskFailed(text, code="remote_unreachable") from None
+        await self._in_time()
+        await self._clock.sleep(self._after(error, self._denials))
 
     async def _find(self) -> None:
         """Adopt the run that is ours, or say why a start may be sent again; raises TaskFailed where it may not."""
@@ -484,7 +499,7 @@ class Machine(Generic[Output]):
     async def _note(self, seen: Seen, *, first: bool) -> None:
         """Write down what is new; after a restart, that the wait goes on, so that only crashes in a row count."""
         now, before, raw = self._clock.now(), self._known.get("seen_at", 0.0), shorten(seen.raw, LONGEST_NAME)
-        if first or raw != self._known.get("raw") or now - before >= SEEN_EVERY:
+        if first or self._unsaved or raw != self._known.get("raw") or now - before >= SEEN_EVERY:
             await self._save(raw=raw, seen_at=now)
 
     async def _late(self, seen: Seen, *, sure: bool = True) -> Output:
@@ -493,6 +508,10 @@ class Machine(Generic[Output]):
         if self._wait.on_timeout == "leave_running":
             raise self._failed(late, f"{spent}; {still}.")
         if not await self._may_cancel():
+            with suppress(RemoteError):
+                # Perhaps there was nothing left to cancel.
+                if (last := await self._status()).outcome is not None:
+                    return await self._end(last)
             text = f"{spent}, and cannot be cancelled from here; {still}."
             raise self._failed(late, text, "cancel_unsupported")
         until = self._clock.now() + CANCELLING
@@ -625,17 +644,14 @@ class Machine(Generic[Output]):
         return max(waited, min(error.retry_after or 0.0, LONGEST_BUSY))
 
     async def _patiently(self, ask: Callable[[], Awaitable[Result]]) -> Result:
-        """Ask again while an answer is only missing; but a start whose answer is lost may have been done."""
+        """Ask again while an answer is only missing."""
         errors = 0
         while True:
             try:
                 return await ask()
             except Refused as error:
-                code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
-                raise TaskFailed(str(error), code=code, output=refusal(error)) from None
+                raise _told(error) from None
             except RemoteError as error:
-                if ask == self._started_once and isinstance(error, NoAnswer):
-                    raise
                 errors += 1
                 if errors >= self._wait.max_consecutive_poll_errors:
                     text = f"{errors} requests in a row have failed. {error}"
@@ -644,13 +660,39 @@ class Machine(Generic[Output]):
                 await self._clock.sleep(self._after(error, errors))
 
     async def _save(self, **more: Any) -> None:
+        """Write down what is known. While that is refused, what was started is waited for all the same."""
         self._known |= more
-        await self._context.save_checkpoint(self._known)
+        try:
+            await self._context.save_checkpoint(self._known)
+        except NotSaved as error:
+            self._unsaved = True
+            self._say("the journal takes nothing now; it is written down later", error=str(error))
+        else:
+            self._unsaved = False
+
+    async def _save_first(self, **more: Any) -> None:
+        """Write down what must be known before a start is sent."""
+        while True:
+            try:
+                await self._context.save_checkpoint(self._known | more)
+            except NotSaved as error:
+                self._say("the journal takes nothing now; nothing is started before it does", error=str(error))
+            else:
+                self._known |= more
+                self._unsaved = False
+                return
+            await self._in_time()
+            await self._clock.sleep(self._wait.poll_initial_s)
 
     def _say(self, text: str, **fields: Any) -> None:
         if text not in self._said:
             self._said.add(text)
             self._context.log.warning(text, system=self._job.system, **fields)
+
+
+def _told(error: Refused) -> TaskFailed:
+    code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
+    return TaskFailed(str(error), code=code, output=refusal(error))
 
 
 def refusal(error: Refused) -> Json:
@@ -672,8 +714,7 @@ async def ask(
         try:
             return await question()
         except Refused as error:
-            code = "login_refused" if isinstance(error, LoginRefused) else "remote_refused"
-            raise TaskFailed(str(error), code=code, output=refusal(error)) from None
+            raise _told(error) from None
         except RemoteError as error:
             if attempt == attempts:
                 raise TaskFailed(str(error), code="remote_unreachable") from None

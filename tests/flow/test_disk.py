@@ -264,7 +264,7 @@ async def test_a_disk_that_refuses_a_checkpoint_tells_the_handler(tmp_path: Path
     async with running_worker([saving], tmp_path, state=LEASE) as worker:
         (execution,) = await worker.run("saving", {"number": 1, "eventCorrelationId": "c1"})
     assert execution.status == "COMPLETED"
-    assert [type(error).__name__ for error in told] == ["JournalUnwritable"]
+    assert [type(error).__name__ for error in told] == ["NotSaved"]
 
 
 async def test_a_disk_that_is_full_again_and_again(tmp_path: Path) -> None:

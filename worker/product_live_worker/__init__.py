@@ -1,6 +1,6 @@
 """What a handler's author imports; nothing else is public."""
 
-from product_live_worker.model.context import Callback, Context, Lease, Log
+from product_live_worker.model.context import Callback, Context, Lease, Log, NotSaved
 from product_live_worker.model.files import File, Files, TransferFailed
 from product_live_worker.model.handler import Handler, handler
 from product_live_worker.model.refusal import TaskFailed
@@ -15,6 +15,7 @@ __all__ = [
     "Handler",
     "Lease",
     "Log",
+    "NotSaved",
     "Retry",
     "TaskFailed",
     "TransferFailed",

@@ -24,7 +24,7 @@ from product_live_handlers.remote_job import (
     Seen,
     WaitPolicy,
 )
-from product_live_worker import Context, TaskFailed
+from product_live_worker import Context, NotSaved, TaskFailed
 from support.contexts import Lines, a_context
 from support.job_clock import Leaping, no_chance
 
@@ -136,6 +136,8 @@ class Life:
     """Who has the lease whenever it is asked for; nobody in the end."""
     waited: list[float] = field(default_factory=list)
     die_at: Callable[[Json], bool] = lambda _: False
+    refusals: list[bool] = field(default_factory=list)
+    """Whether the journal refuses what is to be saved, in turn."""
     id: str = "e1"
 
     def context(self, seconds: float = 86400.0) -> Context:
@@ -150,6 +152,8 @@ class Life:
 
     async def save(self, checkpoint: Json) -> None:
         """Keep it, and die if this is the moment."""
+        if self.refusals and self.refusals.pop(0):
+            raise NotSaved("disk is full")
         self.saved.append(checkpoint)
         if self.die_at(checkpoint):
             raise KeyboardInterrupt
@@ -191,12 +195,52 @@ async def test_a_job_is_started_once_and_waited_for() -> None:
 
 @pytest.mark.parametrize("error", [NotSent("away"), Busy("later", 120.0)])
 async def test_a_start_that_never_arrived_is_sent_again(error: Exception) -> None:
-    """Nothing was done, so nothing is looked for; and Retry-After is obeyed."""
-    job, life = pretended(starts=[error, error]), Life()
+    """Nothing was done, so nothing is looked for; Retry-After is obeyed, and what runs by then is looked at anew."""
+    job, life = pretended(starts=[error, error], baselines=[None] * 9), Life()
     began = job.clock.now()
     assert (await life.run(job)).correlation == "exact"
-    assert (job.posts, len(job.runs), life.saved[0]["sent"]) == (3, 1, 1)
+    assert (job.posts, len(job.runs), 9 - len(job.baselines)) == (3, 1, 3)
+    assert [saved["phase"] for saved in life.saved[:4]] == ["posting", "waiting", "posting", "waiting"]
     assert (job.clock.now() - began > 240) is isinstance(error, Busy)
+
+
+@pytest.mark.parametrize("error", [NotSent("away"), Busy("later", 120.0)])
+async def test_a_start_that_was_never_taken_leaves_nothing_in_doubt(error: Exception) -> None:
+    """At the deadline, or after too many: nothing was started, and a retry by the platform begins anew."""
+    job, life = pretended(starts=[error] * 5), Life()
+    late = await life.failure(job, timeout_s=50, max_consecutive_poll_errors=9, on_timeout="cancel")
+    assert (late.code, late.message.endswith("Nothing was started.")) == ("timed_out", True)
+    job.starts, life.id = [error] * 3, "e2"
+    assert (await life.failure(job, max_consecutive_poll_errors=3)).code == "remote_unreachable"
+    life.id = "e3"
+    assert (await life.run(job)).correlation == "exact"
+    assert len(job.runs) == 1
+
+
+async def test_a_journal_in_trouble_ends_no_wait() -> None:
+    """What was started is waited for, and written down when that is possible again, its end or not."""
+    job, life = pretended(statuses=[LIVE] * 5 + [DONE]), Life(refusals=[False, *[True] * 3])
+    assert (await life.run(job)).outcome is Outcome.SUCCEEDED
+    assert [saved["phase"] for saved in life.saved] == ["posting", "started", "ended"]
+    unwritten = Life(refusals=[False, *[True] * 50])
+    assert (await unwritten.run(pretended())).outcome is Outcome.SUCCEEDED
+    assert [saved["phase"] for saved in unwritten.saved] == ["posting"]
+
+
+async def test_nothing_is_started_before_it_is_written_down() -> None:
+    """While the journal refuses, the start waits; at the deadline nothing was started, and that is said."""
+    job, life = pretended(), Life(refusals=[True] * 3)
+    assert (await life.run(job)).outcome is Outcome.SUCCEEDED
+    assert (job.posts, life.saved[0]["phase"]) == (1, "posting")
+    job, life = pretended(), Life(refusals=[True] * 50)
+    failed = await life.failure(job, timeout_s=100)
+    assert (failed.code, failed.message.endswith("Nothing was started."), job.posts) == ("timed_out", True, 0)
+
+
+async def test_what_ended_right_before_it_was_to_be_cancelled_has_ended() -> None:
+    """Nothing is left to be cancelled, and nothing is said of a job that runs on."""
+    job = pretended(statuses=[*[LIVE] * 4, DONE], cancels=False)
+    assert (await Life().run(job, timeout_s=30, poll_max_s=10, on_timeout="cancel")).outcome is Outcome.SUCCEEDED
 
 
 async def test_a_start_whose_answer_is_lost_is_adopted() -> None:
@@ -433,7 +477,10 @@ async def test_a_deadline_finds_a_run_that_is_only_scheduled(policy: Any, cancel
     """The report has its id, it is cancelled where that is wanted, and a retry by the platform waits for it."""
     end = Seen(raw="GONE", outcome=Outcome.CANCELLED)
     scheduled = Look(pending=True, scheduled={"id": "r1"})
-    job, life = pretended(names=False, looks=[scheduled] * 50, cancels=cancels, statuses=[LIVE, end]), Life()
+    job, life = (
+        pretended(names=False, looks=[scheduled] * 50, cancels=cancels, statuses=[LIVE, end if cancels else LIVE]),
+        Life(),
+    )
     failed = await life.failure(job, timeout_s=100, poll_max_s=20, on_timeout=policy)
     assert (failed.code, failed.output["remote_id"], failed.output["correlation"]) == (code, "r1", "inferred")
     assert job.cancelled == [{"id": "r1"}] * (policy == "cancel")

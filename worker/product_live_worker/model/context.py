@@ -19,6 +19,10 @@ Verb = Callable[[Any], Coroutine[Any, Any, Any]]
 Severity = Literal["info", "warning", "error"]
 
 
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written down: the journal's disk, or its database, takes nothing just now."""
+
+
 class Log(Protocol):
     """Structured log lines that carry the execution's id and correlation id."""
 
@@ -115,7 +119,8 @@ class Context:
 
         `await` it in an `async def` handler; in a `def` handler it is an ordinary call. After a crash, a handler with
         `on_crash="rerun"` is called again with it in `context.checkpoint`. Raises TypeError or ValueError for what
-        is no JSON.
+        is no JSON, and NotSaved (in a process of its own or on a cluster, a RuntimeError) while the journal cannot be
+        written: what a crash would leave is then what was saved before.
         """
         saved = json.loads(json.dumps(dict(checkpoint), allow_nan=False))
         return self.call(self.verbs.get("save_checkpoint", _keep_nothing), saved)

@@ -203,7 +203,7 @@ class Health:
 
     def _journal(self) -> Check:
         if self.journal.trouble:
-            cure = "See that its disk has room and may be written, or that its server answers; work goes on by itself."
+            cure = "Make room on the disk, mend its permissions, or bring its server back; work goes on by itself."
             return Check("journal", False, self.journal.trouble, cure)
         kept = self.journal.undeliverable
         found = f"{kept} undeliverable {'result is' if kept == 1 else 'results are'} kept"
