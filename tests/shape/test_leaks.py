@@ -38,6 +38,18 @@ def test_address():
     print("POST https://hooks.example.com/callbacks/1-0123456789abcdefghij")
 
 
+def test_header():
+    print("Authorization: Basic YWxhZGRpbjpvcGVu")
+
+
+def test_token():
+    print("bearer eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhY2NvdW50In0.c2lnbmF0dXJlLW9m")
+
+
+def test_key():
+    print("-----BEGIN RSA PRIVATE KEY-----")
+
+
 def test_process():
     leaks.tell("output of run", "a\\nkey=a-key-nobody-may-see\\nb")
 

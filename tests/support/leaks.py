@@ -38,7 +38,9 @@ SECRETS = (
 """A new one belongs here."""
 ADDRESS = r"/callbacks/[0-9]+-[\w-]{20,}"
 """Who knows the address of a callback can send one."""
-PATTERN = re.compile("|".join([*map(re.escape, SECRETS), ADDRESS]))
+DERIVED = (r"Basic [\w+/]{12,}", r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}", "BEGIN [A-Z ]*PRIVATE KEY")
+"""What is made of a secret, and is one: the header of a password, a signed token; and a key itself."""
+PATTERN = re.compile("|".join([*map(re.escape, SECRETS), ADDRESS, *DERIVED]))
 SAID = "SELECT output, code, message, trouble FROM executions"
 LONGEST = 300
 
