@@ -20,6 +20,7 @@ from playwright.async_api import Browser, Page, expect
 from product_live_worker import Context, TaskFailed, handler, sandbox
 from product_live_worker.daemon import new_page
 from product_live_worker.model.execution import State
+from product_live_worker.ops.page.routes import WATCHERS
 from product_live_worker.telemetry.events import ReportUndeliverable
 from support.browser import looking
 from support.journals import an_execution, fill_up
@@ -154,6 +155,24 @@ async def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, browser:
         found = "Something is wrong", "the journal cannot be written: disk is full", "Make room"
         await told(window, *found, since=full)
         await expect(window.page.locator("#tasks")).to_contain_text("nothing can be claimed", timeout=SOON)
+
+
+async def test_a_page_too_many_says_that_it_is_not_kept_up_to_date(tmp_path: Path, browser: Browser) -> None:
+    """More pages are open than are: that is no news of the worker, and the page does not call it dead."""
+    async with running_worker([power], tmp_path) as worker, looking(browser) as looks:
+        page = worker.daemon.page
+        streams = [page._stream("") for _ in range(WATCHERS)]  # noqa: SLF001 (what the listener serves)
+        for stream in streams:
+            await anext(stream)
+        # The clock of the page is set ahead, so that nobody has to wait for its patience to end.
+        await looks.page.clock.install()
+        await looks.page.goto(address(worker))
+        await expect(looks.page.locator("#live")).to_have_text("reload to see changes", timeout=SOON)
+        await looks.page.clock.run_for(60_000)
+        await expect(looks.page.locator("#live")).to_have_text("reload to see changes")
+        await expect(looks.page.locator("#lost")).to_be_hidden()
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_a_stuck_thread_is_told(tmp_path: Path, browser: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.console import Console
 from product_live_handlers.power import power
 from product_live_worker import Context, TaskFailed, handler, sandbox
 from product_live_worker.cli.top import picture
+from product_live_worker.model.action import Action
 from product_live_worker.ops.document import StatusDocument
-from support.workers import RunningWorker, running_worker, until
+from support.workers import RunningWorker, new_world, running_worker, until
 
 pytestmark = pytest.mark.anyio
 
@@ -276,3 +278,21 @@ async def test_an_execution_that_nobody_knows_is_told_so(tmp_path: Path) -> None
             answer = await worker.get(f"/execution?id={name}", **HTML)
             assert answer.status_code == 404
             assert "<script>" not in answer.text
+
+
+async def test_many_pauses_are_told_by_their_number(tmp_path: Path) -> None:
+    """Of tasks that were paused one by one the page lists some, says how many more there are, and stays small."""
+    names = [f"task_{number:02}" for number in range(30)]
+
+    @handler("many")
+    async def many(input: dict[str, Any]) -> None:
+        """Never called."""
+
+    tasks = {name: {"handler": "many"} for name in names}
+    async with running_worker([many], tmp_path, world=new_world(*names), tasks=tasks) as worker:
+        for name in names:
+            await worker.daemon.act(Action(verb="pause", subject=name, who="Anna", at=time.time()))
+        await until(lambda: len(worker.daemon.journal.board.pauses()) == len(names))
+        page = await worker.page()
+    assert "10 more pauses are not shown" in page
+    assert page.count("paused by Anna") < 3 * len(names)

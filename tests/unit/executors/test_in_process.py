@@ -149,6 +149,13 @@ async def test_what_a_handler_started_ends_with_it(hall: Hall) -> None:
     assert hall.ends == ["cancelled"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_signal_that_asks_the_worker_for_something_ends_no_handler(hall: Hall, number: signal.Signals) -> None:
+    """A service manager may send it to every process of the worker."""
+    assert (await hall.run(conforming.dying, {"signal": number.name})).code == ""
+    assert hall.ends == []
+
+
 async def test_what_a_handler_prints_is_in_the_log(hall: Hall) -> None:
     """Whoever prints it, Python or C, and however long the line; nothing of it is taken for the result."""
     assert await hall.run(conforming.talkative, {"length": 15_000}) == Outcome.completed({})

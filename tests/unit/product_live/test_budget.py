@@ -475,6 +475,27 @@ def test_an_answer_brings_the_next_waiter_forward() -> None:
     assert run_virtually(world) == 63.0
 
 
+def test_a_last_look_that_is_slow_holds_its_slot_anew() -> None:
+    """A slow journal slows a report and does not stop it: with the next slot the look would take as long."""
+    looks = itertools.count(1)
+
+    async def world() -> tuple[float, float]:
+        budget = new_budget(1)
+
+        async def look() -> None:
+            next(looks)
+            await anyio.sleep(5 * STALE_AFTER)
+
+        with await budget.slot(Purpose.REPORT) as slot:
+            await slot.use(look)
+            sent = anyio.current_time()
+            slot.answered()
+        return sent, await request(budget)
+
+    sent, next_one = run_virtually(world)
+    assert (sent, next_one, next(looks)) == (5 * STALE_AFTER, 5 * STALE_AFTER + WINDOW, 2)
+
+
 def test_a_request_that_is_long_in_sending_keeps_its_slot() -> None:
     """An upload of ten minutes may be counted by the platform when its last byte arrives, or its first."""
 

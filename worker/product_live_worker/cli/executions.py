@@ -96,7 +96,7 @@ def discard(execution: Id, why: Why = "", who: Who = "", config: Config = None) 
     """Give up on a result that is UNDELIVERABLE or still to be reported; nothing is sent."""
     with errors_told():
         act("discard", execution, who=who, why=why, config=config)
-    typer.echo(f"{execution} is closed; its result was not sent")
+    typer.echo(f"{execution} is closed; its result is sent no more")
 
 
 @app.command()

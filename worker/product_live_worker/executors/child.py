@@ -37,6 +37,7 @@ KILL_ME_FIRST = "500"
 def main(parent: int) -> None:
     """Serve the worker with the process id `parent` until it closes the pipe, or is gone."""
     _die_with(parent)
+    _leave_to_worker()
     pipe = Pipe.take_over()
     anyio.run(_serve, pipe)
 
@@ -210,6 +211,14 @@ class _Adopted(logging.Handler):
         level = {10: "debug", 20: "info", 30: "warning"}.get(record.levelno // 10 * 10, "error")
         error = {"exc_info": record.exc_info[1]} if record.exc_info else {}
         getattr(self._log, level)(message, logger=record.name, **error)
+
+
+def _leave_to_worker() -> None:
+    """Let signals that ask the worker for something, sent to its whole control group, end no handler."""
+    if os.name == "posix":
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            # Not SIG_IGN, which the programs that a handler runs would inherit.
+            signal.signal(number, lambda *_: None)
 
 
 def _die_with(parent: int) -> None:

@@ -40,6 +40,7 @@ from product_live_worker.ops.document import (
 from product_live_worker.ops.health import Check, Health, verdict
 from product_live_worker.product_live.budget import Budget
 from product_live_worker.telemetry.history import MINUTES, History, TaskHistory
+from product_live_worker.telemetry.redaction import cut
 
 TASKS = 40
 EXECUTIONS = 25
@@ -189,7 +190,7 @@ class Status:
             return {"in_seconds": None, "why": "as soon as the budget has a slot for it"}
         at = max(plan.at, poller.not_before)
         failed = at > plan.at or task in poller.failing()
-        why = "after an outage: " + poller.outage.reason[:TEXT] if failed else plan.why
+        why = "after an outage: " + cut(poller.outage.reason, TEXT) if failed else plan.why
         return {"in_seconds": round(max(0.0, at - now), 3), "why": why}
 
     def _not_polled(self, task: str) -> str:
@@ -272,8 +273,8 @@ class Status:
                     "task": one.task,
                     "correlation_id": _short(one.correlation),
                     "at": moment(one.at),
-                    "code": one.code[:TEXT],
-                    "message": one.message[:TEXT],
+                    "code": cut(one.code, TEXT),
+                    "message": cut(one.message, TEXT),
                 }
                 for one in found[:FAILURES]
             ],
@@ -291,7 +292,7 @@ class Status:
                     "task": one.task,
                     "correlation_id": _short(one.correlation_id),
                     "settled_at": _moment(one.settled_at),
-                    "trouble": one.trouble[:TEXT],
+                    "trouble": cut(one.trouble, TEXT),
                 }
                 for one in shown
             ],
@@ -356,7 +357,7 @@ def _moment(seconds: float | None) -> str | None:
 
 
 def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= TEXT else f"{text[: TEXT - 1]}…"
+    return None if text is None else cut(text, TEXT)
 
 
 def _handler_seconds(past: TaskHistory) -> HandlerSeconds:

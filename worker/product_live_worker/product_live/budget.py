@@ -145,12 +145,20 @@ class Slot:
         `still` raises when the request shall not be sent any more; nothing is waited for after it.
         """
         while True:
-            if still is not None:
-                await still()
+            while self._budget.is_stale(self._taken_at):
+                self._budget.give_back(self._number)
+                self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
+            if still is None:
+                break
+            asked_at = self._budget.now()
+            await still()
             if not self._budget.is_stale(self._taken_at):
                 break
-            self._budget.give_back(self._number)
-            self._number, self._taken_at = await self._budget.take(self._resource, self._purpose)
+            if self._budget.now() - asked_at < self._budget.window:
+                # The journal was slow, and would be with the next slot: this one is held for longer than that.
+                self.prolong()
+                self._taken_at = self._budget.now()
+                break
         self._sent = True
 
     def prolong(self) -> None:
@@ -275,6 +283,10 @@ class Budget:
             lane.remove(waiter)
             self._wake(lane)
             self._emit(BudgetWaited(purpose=purpose.name.lower(), seconds=self._ledger.now() - started))
+
+    def now(self) -> float:
+        """Give the clock of the slots."""
+        return self._ledger.now()
 
     def allowed(self) -> int:
         """Give the effective limit: lower than `limit` while somebody else uses the account too."""

@@ -13,6 +13,7 @@ from typing import Any
 from product_live_worker.model.context import Log
 from product_live_worker.telemetry import events
 from product_live_worker.telemetry.events import Event
+from product_live_worker.telemetry.redaction import cut
 
 MINUTES = 60
 """How far back a task's history goes."""
@@ -166,7 +167,7 @@ class History:
 
     def note(self, execution: str, level: str, text: str) -> None:
         """Remember a line; called in any thread."""
-        self.lines[execution] = Line(self._now(), level, text[:TEXT])
+        self.lines[execution] = Line(self._now(), level, cut(text, TEXT))
         if len(self.lines) > LINES:
             self.lines.pop(next(iter(self.lines)), None)
 
@@ -201,7 +202,7 @@ class History:
 
     @_remember.register
     def _(self, event: events.ClaimAmbiguous) -> None:
-        self.ambiguous.append(Ambiguous(self._now(), event.task, event.reason[:TEXT]))
+        self.ambiguous.append(Ambiguous(self._now(), event.task, cut(event.reason, TEXT)))
 
     @_remember.register
     def _(self, event: events.ExecutionClaimed) -> None:
@@ -258,7 +259,7 @@ class History:
             self._failed(event, event.code, event.message)
 
     def _failed(self, event: events.ExecutionEvent, code: str, message: str) -> None:
-        said = (event.execution, event.correlation, code, message[:TEXT])
+        said = (event.execution, event.correlation, code, cut(message, TEXT))
         self.fail(Failure(self._now(), event.task, *said))
 
     def _of(self, task: str) -> TaskHistory:
@@ -266,7 +267,7 @@ class History:
 
     def _step(self, event: events.ExecutionEvent, what: str, detail: str = "") -> None:
         trail = self._trails.setdefault(event.execution, deque(maxlen=STEPS))
-        trail.append(Step(self._now(), what, detail[:TEXT]))
+        trail.append(Step(self._now(), what, cut(detail, TEXT)))
         self._trails.move_to_end(event.execution)
         if len(self._trails) > TRAILS:
             self._trails.popitem(last=False)
@@ -304,7 +305,7 @@ class _Noting:
 def _written(event: object, fields: dict[str, Any]) -> str:
     try:
         return " ".join(
-            [str(event)[:TEXT], *(f"{name}={value}" for name, value in fields.items() if name != "exc_info")]
+            [cut(str(event), TEXT), *(f"{name}={value}" for name, value in fields.items() if name != "exc_info")]
         )
     except Exception:  # noqa: BLE001 (a value that cannot even say what it is)
         return type(event).__name__

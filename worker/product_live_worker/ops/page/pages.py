@@ -19,6 +19,7 @@ from product_live_worker.ops.access import Operator
 from product_live_worker.ops.document import Condition, StatusDocument
 from product_live_worker.ops.page import words
 from product_live_worker.ops.status import Status, action_line, moment
+from product_live_worker.telemetry.redaction import cut
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,6 +32,7 @@ HALVES = frozenset({"budget", "actions"})
 FRESH = 0.9
 """Seconds for which a rendering serves everybody who looks."""
 PAYLOAD = 20_000
+PAUSES = 20
 """Characters of a payload at most."""
 HEADLINES: dict[Condition, str] = {
     "well": "All is well",
@@ -142,7 +144,7 @@ class Pages:
             "relative": words.relative,
             "exact": words.exact,
             "bars": words.bars,
-            "cut": cut,
+            "cut": lambda text, most: cut(text or "", most),
             "commands": commands,
         }
         made.globals["assets"] = hashlib.sha256(b"".join(asset(name) for name in ASSETS)).hexdigest()[:12]
@@ -163,7 +165,7 @@ class Pages:
                 "purposes": _purposes(document),
             },
             "tasks": {"tasks": document["tasks"], "query": task},
-            "actions": {"done": DONE},
+            "actions": {"done": DONE, "most_pauses": PAUSES},
             "in_hand": {"list": document["in_hand"]},
             "reports": {"list": document["reports"]},
             "failures": {"list": document["failures"]},
@@ -199,7 +201,7 @@ class Pages:
         for name in ("input", "output", "checkpoint"):
             if row[name] is not None:
                 text = json.dumps(json.loads(row[name]), indent=2, ensure_ascii=False)
-                shown.append((name.capitalize(), text[:PAYLOAD], max(0, len(text) - PAYLOAD)))
+                shown.append((name.capitalize(), cut(text, PAYLOAD), max(0, len(text) - PAYLOAD)))
         return shown
 
 
@@ -227,12 +229,6 @@ def headline(document: StatusDocument) -> str:
 def title(document: StatusDocument) -> str:
     """Give the title of the window, the verdict first."""
     return f"{headline(document)} · product-live-worker"
-
-
-def cut(text: str | None, most: int) -> str:
-    """Cut a text that somebody else has written."""
-    text = text or ""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def commands(text: str) -> Markup:

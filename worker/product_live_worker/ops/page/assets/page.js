@@ -68,5 +68,15 @@
     tick();
     alive();
   };
-  setInterval(alive, 1000);
+  const watch = setInterval(alive, 1000);
+  // Refused for good: more pages are open than are kept up to date. That says nothing of the worker.
+  source.onerror = () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    clearInterval(watch);
+    body.classList.remove("stale");
+    lost.hidden = true;
+    document.title = title;
+    live.className = "still";
+    live.textContent = "reload to see changes";
+  };
 })();
