@@ -27,6 +27,7 @@ from support.fake_informatica import (
     LOGINS,
     LONGEST_CALLING,
     LONGEST_PAUSE,
+    OVER_API,
     PASSWORD,
     USER,
     Course,
@@ -216,6 +217,53 @@ async def test_a_task_is_named_in_three_ways(tmp_path: Path, skew: float) -> Non
     assert {"@type": "job", "taskId": fake.tasks["by_id"].id, "taskType": "MTT"} in sent
     assert {"@type": "job", "taskFederatedId": "fed-by_federated", "taskType": "MTT"} in sent
     assert {"@type": "job", "taskName": "by_name", "taskType": "MTT"} in sent
+    assert fake.broken == []
+
+
+OTHERS = [
+    (Scenario(name="in_the_ui", given={}, starts=0, posts=1, code="ambiguous_start", outcome="unknown"), {}),
+    (Scenario(name="beside_ours", given={}, posts=1, more={"correlation": "adopted", "run_id": 2}), {}),
+    *[
+        (Scenario(name=name, given={"resend_on_ambiguous": True}, plan=plan, posts=2, more={"run_id": 2}), who)
+        for name, plan, who in (
+            ("in_the_ui_then_ours", Course(), {}),
+            ("by_a_schedule_of_ours", Course(), {"by": USER, "context": "SCHEDULER"}),
+            ("over_the_api_and_done", Course(lasts=0, listed_after=0), {"context": OVER_API}),
+        )
+    ],
+    # Only its row in the log says who started it.
+    (Scenario(name="over_the_api", given={"resend_on_ambiguous": True}, plan=FOREVER, starts=0, posts=1,
+              code="remote_unknown", outcome="unknown", says="started by somebody@example.com"), {"context": OVER_API}),
+    (Scenario(name="untold", given={"resend_on_ambiguous": True}, plan=Course(told=False), starts=0, posts=1,
+              code="ambiguous_start", outcome="unknown"), {}),
+]  # fmt: skip
+
+
+async def test_the_run_of_another_is_never_taken_for_ours(tmp_path: Path) -> None:
+    """Begun while our start was lost, it is told by who started it and how; where nobody says that, nothing is done."""
+    fake = FakeInformatica()
+    who = {scenario.name: others for scenario, others in OTHERS}
+    for scenario, _ in OTHERS:
+        fake.add(scenario.name, scenario.plan)
+        kind = "lose_after_commit" if scenario.name == "beside_ours" else "lose_before"
+        fake.faults += at("start_job", kind, subject=scenario.name)
+
+    async def meanwhile(moment: str, asked: Asked) -> None:
+        if (asked.operation, moment) == ("start_job", "arrived") and not fake.tasks[asked.subject].runs:
+            fake.run_of_another(fake.tasks[asked.subject], **who[asked.subject])
+        if (asked.operation, asked.subject) == ("log", "over_the_api") and "runId" in asked.query:
+            # It is waited for, so it has been adopted.
+            fake.tasks["over_the_api"].runs[0].course = ENDED_WELL
+
+    fake.at = meanwhile
+    async with serving(fake, tmp_path) as worker:
+        executions = await worker.run("run", *(given(s.name) | s.given for s, _ in OTHERS))
+    problems = [
+        problem
+        for (s, _), execution in zip(OTHERS, executions, strict=True)
+        for problem in s.problems(execution, fake.tasks[s.name].starts, len(fake.of("start_job", s.name)))
+    ]
+    assert problems == []
     assert fake.broken == []
 
 

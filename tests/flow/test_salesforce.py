@@ -165,6 +165,33 @@ async def test_each_scenario_ends_as_it_must(tmp_path: Path, version: str) -> No
     assert "s3cret" not in repr([execution.output for execution in executions])
 
 
+LONG_PENDING = Way(phases=(("pending", 300.0), ("running", 20.0)))
+
+
+@pytest.mark.parametrize("before", [0, 450])
+async def test_a_lost_start_is_found_while_it_is_pending(tmp_path: Path, before: int) -> None:
+    """It has no start_time yet, by which executions are sorted: its creation says when it was, wherever it is."""
+    fake = FakeSalesforce()
+    job = fake.add("Pending", LONG_PENDING)
+    for _ in range(before):
+        fake.run_of_another(job, Way(phases=()))
+    fake.faults += at(CREATE, "lose_after_commit")
+    async with serving(fake, tmp_path) as worker:
+        (found,) = await worker.run("run", given("Pending", wait={**WAIT, "timeout_s": 9000}))
+    assert (found.status, found.output.get("correlation"), job.starts) == ("COMPLETED", "adopted", 1)
+    assert (len(fake.of(CREATE)), fake.broken) == (1, [])
+
+
+async def test_an_execution_without_any_time_keeps_a_start_from_being_sent_again(tmp_path: Path) -> None:
+    """17.2 has no creation_date: what of ours is pending may be the lost start."""
+    fake = FakeSalesforce(version="v17_2")
+    job = fake.add("Pending", LONG_PENDING)
+    fake.faults += at(CREATE, "lose_after_commit")
+    async with serving(fake, tmp_path) as worker:
+        (lost,) = await worker.run("run", given("Pending"))
+    assert (lost.output["code"], job.starts, len(fake.of(CREATE))) == ("ambiguous_start", 1, 1)
+
+
 async def test_what_runs_already(tmp_path: Path) -> None:
     """Refused, joined, or waited for, as the input says."""
     fake = FakeSalesforce()

@@ -18,6 +18,8 @@ from support.remotes import Asked, Remote, Reply
 IICS = contract("informatica")
 USER = "me@example.com"
 PASSWORD = "s3cret-password"  # noqa: S105 (of the fake)
+OVER_API = "REST_API"
+"""The run context of what is started over the API."""
 LOGINS = {"login_v2", "login_v3", "login_ids"}
 HEADERS = {"code": "ids-session-id", "v3": "infa-session-id", "v2": "icsessionid"}
 AT_ONCE = 3
@@ -41,6 +43,8 @@ class Course:
     monitored: bool = True
     named: bool = True
     """Whether lists give the task's id."""
+    told: bool = True
+    """Whether lists say who started it, and how."""
     log: str | bytes = "session log: all is well"
 
 
@@ -51,6 +55,8 @@ class Run:
     number: int
     at: float
     course: Course
+    by: str
+    context: str
     callback: str = ""
     stopped_at: float = math.inf
 
@@ -110,10 +116,13 @@ class FakeInformatica(Remote):
         self.tasks[name] = Task(name, course or Course(), f"T{len(self.tasks):07}")
         return self.tasks[name]
 
-    def run_of_another(self, task: Task, course: Course | None = None) -> Run:
+    def run_of_another(
+        self, task: Task, course: Course | None = None, *, by: str = "somebody@example.com", context: str = "ICS_UI"
+    ) -> Run:
         """Let somebody else run it."""
-        task.runs.append(Run(len(task.runs) + 1, self.now + self.skew, course or task.course))
-        return task.runs[-1]
+        run = Run(len(task.runs) + 1, self.now + self.skew, course or task.course, by=by, context=context)
+        task.runs.append(run)
+        return run
 
     # Remote
 
@@ -204,7 +213,7 @@ class FakeInformatica(Remote):
         if task is None:
             return Reply(404, self.error(404, asked))
         task.starts += 1
-        run = self.run_of_another(task)
+        run = self.run_of_another(task, by=USER, context=OVER_API)
         run.callback = asked.body.get("callbackURL", "")
         named = {"taskId": task.id, "taskFederatedId": f"fed-{task.name}", "taskName": task.name}
         return Reply(200, {"@type": "job", **named, "taskType": asked.body["taskType"], "runId": run.number})
@@ -227,6 +236,8 @@ class FakeInformatica(Remote):
                     "runId": run.number,
                     "startTime": "2020-01-01T00:00:00.000Z",
                     "executionState": "RUNNING",
+                    # Its document has no startedBy.
+                    **({"runContextType": run.context} if run.course.told else {}),
                 }
                 for task in self.tasks.values()
                 for run in task.runs
@@ -266,6 +277,7 @@ class FakeInformatica(Remote):
             "successTargetRows": 11,
             "failedTargetRows": 1,
             "errorMsg": run.course.error,
+            **({"startedBy": run.by, "runContextType": run.context} if run.course.told else {}),
             "entries": [{"@type": "activityLogEntry", "runId": 0, "state": 1}],
         }
 

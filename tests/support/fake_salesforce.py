@@ -52,6 +52,12 @@ class Execution:
             left -= lasts
         return self.way.end
 
+    @property
+    def begins(self) -> float:
+        """Give when it is pending no more."""
+        phase, lasts = next(iter(self.way.phases), ("", 0.0))
+        return self.at + lasts if phase == "pending" else self.at
+
     def is_over(self, now: float) -> bool:
         """Whether it runs no more."""
         return now - self.at >= sum(lasts for _, lasts in self.way.phases)
@@ -187,7 +193,10 @@ class FakeSalesforce(Remote):
 
     def _post_job_execution_search(self, asked: Asked) -> Reply:
         job = self.jobs.get(asked.subject)
-        found = sorted(job.executions if job else [], key=lambda one: one.at, reverse=True)
+        # What has no start yet is the last of all.
+        found = sorted(
+            job.executions if job else [], key=lambda one: (one.begins <= self.clock, one.begins), reverse=True
+        )
         rows = [self._document(job, one) for one in found] if job else []
         if wanted := _terms(asked.body).get("status"):
             rows = [row for row in rows if row["status"] == wanted]
@@ -231,10 +240,13 @@ class FakeSalesforce(Remote):
             "duration": int((self.clock - execution.at) * 1000),
             "execution_status": phase,
             "status": phase.upper(),
-            "start_time": _time(execution.at),
             "execution_scopes": ["SiteGenesis"],
             "log_file_name": f"Job-{job.name}.log",
         }
+        if phase != "pending":
+            row["start_time"] = _time(execution.begins)
+        if self.version != "v17_2":
+            row["creation_date"] = _time(execution.at)
         if over and execution.way.exit and phase == "finished":
             code, message, status = execution.way.exit
             row |= {"end_time": _time(self.clock), "status": code}

@@ -49,6 +49,8 @@ ROWS = 200
 UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 """What zipfile raises for an archive that is broken, encrypted, or packed in a way that it does not know."""
 NO_ERROR = "No errors encountered."
+ELSEWHERE = ("ICS_UI", "SCHEDULE")
+"""How a run context begins that is not the API. The documents give no list: a word that is neither proves nothing."""
 ENDS = {1: Outcome.SUCCEEDED, 2: Outcome.WARNING, 3: Outcome.FAILED}
 
 TaskType = Literal["DMASK", "DRS", "DSS", "MTT", "PCS", "WORKFLOW"]
@@ -198,21 +200,26 @@ class InformaticaJob:
         live, _ = await self._client.activity_monitor()
         ended = await self._client.activity_log(baseline["task_id"], limit=ROWS)
         found = _runs(baseline, live, ended)
-        new = {run: at for run, at in found.items() if run not in baseline["known"] and _since(at, baseline["date"])}
+        new = {run for run, at in found.items() if run not in baseline["known"] and _since(at, baseline["date"])}
+        user = self._client.username
+        said = {run: {_is_of(one, user) for one in _rows_of(run, baseline, live, ended)} for run in new}
+        ours = [run for run in new if True in said[run] and False not in said[run]]
         rows: list[Row] = [*live, *ended]
-        unread = any(_may_be(one, baseline) and _since(one.start_time_utc, baseline["date"]) for one in rows)
-        if len(new) > 1 or (new and unread):
+        unread = any(
+            _may_be(one, baseline) and _since(one.start_time_utc, baseline["date"]) and _is_of(one, user) is not False
+            for one in rows
+        )
+        unsure = unread or any(said[run] == {None} for run in new)
+        if len(ours) > 1 or (ours and unsure):
             return Look(several=True)
-        if not new:
+        if not ours:
             # By our own clock alone, what began since then cannot be told for sure.
-            return Look(conclusive=baseline.get("dated", True) and not unread)
-        (run,) = new
-        # A run's number is its task's own: others have a run of the same number.
-        ids = [one.task_id for one in live if one.run_id == run and _lives(one, baseline)]
-        ids += [one.object_id for one in ended if one.run_id == run and _fits(one, baseline)]
+            return Look(conclusive=baseline.get("dated", True) and not unsure)
+        (run,) = ours
+        ids = [one.of[0] for one in _rows_of(run, baseline, live, ended)]
         task_id = baseline["task_id"] or next((one for one in ids if one), None)
-        federated = self._input.task_federated_id
-        return Look(remote={"task_id": task_id, "federated_id": federated, "name": baseline["name"], "run_id": run})
+        remote = {"task_id": task_id, "federated_id": self._input.task_federated_id, "name": baseline["name"]}
+        return Look(remote={**remote, "run_id": run, "found": True})
 
     async def running(self) -> Json | None:
         """See Job."""
@@ -228,6 +235,12 @@ class InformaticaJob:
         entry = next((row for row in rows if row.run_id == remote["run_id"] and _fits(row, remote)), None)
         now = self._clock.now()
         self._alive_at = self._alive_at or now
+        if entry is not None and remote.get("found") and _is_of(entry, self._client.username) is False:
+            # The monitor did not say who had started it.
+            who = entry.started_by or entry.run_context
+            text = f"It was started by {who}, not by us; what became of our own start cannot be known. Look there."
+            fields = {**self._fields(remote, entry), "error_message": text}
+            return Seen(raw="run of another", outcome=Outcome.UNKNOWN, fields=fields)
         if entry is not None and (outcome := outcome_of(entry)) is not None:
             return Seen(raw=f"state {entry.state}", outcome=outcome, fields=self._fields(remote, entry))
         self._empty += 1
@@ -378,6 +391,20 @@ def _runs(this: Json, live: list[MonitorEntry], ended: list[LogEntry]) -> dict[i
     found = {one.run_id: one.start_time_utc for one in live if _lives(one, this)}
     found |= {one.run_id: one.start_time_utc for one in ended if _fits(one, this) and (this["task_id"] or this["name"])}
     return {run: at for run, at in found.items() if run is not None}
+
+
+def _rows_of(run: int, this: Json, live: list[MonitorEntry], ended: list[LogEntry]) -> list[Row]:
+    """Give what both lists say of a run. Its number is its task's own: others have a run of the same number."""
+    rows: list[Row] = [one for one in live if one.run_id == run and _lives(one, this)]
+    return rows + [one for one in ended if one.run_id == run and _fits(one, this)]
+
+
+def _is_of(row: Row, user: str) -> bool | None:
+    """Whether a run was started by this user over the API, as far as its row says so; None where it says neither."""
+    context = (row.run_context or "").upper()
+    by = row.started_by.casefold() == user.casefold() if row.started_by else None
+    how = True if "API" in context else False if context.startswith(ELSEWHERE) else None
+    return None if by is None and how is None else False not in (by, how)
 
 
 def _since(at: str | None, date: float) -> bool:

@@ -37,6 +37,10 @@ class Row(_Wire):
 
     run_id: Number | None = Field(default=None, alias="runId")
     start_time_utc: str | None = Field(default=None, alias="startTimeUtc")
+    started_by: str | None = Field(default=None, alias="startedBy")
+    """A user's name; the monitor does not document it."""
+    run_context: str | None = Field(default=None, alias="runContextType")
+    """Where it was started, as ICS_UI."""
 
     @property
     def of(self) -> tuple[str | None, str | None]:

@@ -71,7 +71,9 @@ class JobExecution(BaseModel):
     status: str | None = None
     execution_status: str | None = None
     exit_status: ExitStatus | None = None
+    creation_date: str | None = None
     start_time: str | None = None
+    """None while it is pending."""
     end_time: str | None = None
     duration: int | None = None
     execution_scopes: Annotated[list[str], NULL_IS_EMPTY] = Field(default_factory=list)

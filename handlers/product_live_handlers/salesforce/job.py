@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
@@ -24,7 +25,6 @@ from product_live_handlers.salesforce.client import (
     MOST,
     NOT_FOUND,
     RUNNING,
-    Executions,
     ExitStatus,
     JobExecution,
     OcapiClient,
@@ -144,23 +144,20 @@ class SalesforceJob:
 
     async def look(self, baseline: Json) -> Look:
         """See Job."""
-        ours = [
-            one
-            for one in await self._all()
-            if one.client_id == self._client.client_id
-            and one.id not in baseline["known"]
-            and (at := moment(one.start_time)) is not None
-            and at.timestamp() >= baseline["date"] - SKEW
-        ]
-        if len(ours) > 1:
+        known, client = baseline["known"], self._client.client_id
+        new = {one.id: _began(one) for one in await self._all() if one.client_id == client and one.id not in known}
+        ours = [id for id, at in new.items() if at is not None and at.timestamp() >= baseline["date"] - SKEW]
+        undated = None in new.values()
+        if len(ours) > 1 or (ours and undated):
             return Look(several=True)
         # By our own clock alone, what began since then cannot be told for sure.
-        return Look(remote={"id": ours[0].id} if ours else None, conclusive=baseline.get("dated", True))
+        conclusive = baseline.get("dated", True) and not undated
+        return Look(remote={"id": ours[0]} if ours else None, conclusive=conclusive)
 
     async def running(self) -> Json | None:
         """See Job."""
         live = [one for one in await self._all() if phase_of(one) in LIVE]
-        return {"id": max(live, key=lambda one: one.start_time or "").id} if live else None
+        return {"id": max(live, key=lambda one: one.start_time or one.creation_date or "").id} if live else None
 
     async def status(self, remote: Json) -> Seen:
         """See Job."""
@@ -197,14 +194,26 @@ class SalesforceJob:
         return str(remote["id"])
 
     async def _all(self) -> list[JobExecution]:
-        """Give all executions where they come in no order; where the latest come first, a page is enough."""
-        found: list[JobExecution] = []
-        for _ in range(MOST_PAGES):
-            page: Executions = await self._client.executions(self._input.job_id, start=len(found), count=MOST)
-            found += page.found
-            if self._client.searches or not page.found or len(found) >= page.total:
+        """Give all executions where they come in no order; where the latest come first, the two ends are enough."""
+        page = await self._client.executions(self._input.job_id, start=0, count=MOST)
+        found = page.found
+        if self._client.searches:
+            if page.total > len(found):
+                # What is pending has no start to be sorted by. Half a page is left for what is started meanwhile.
+                start = max(len(found), page.total - MOST // 2)
+                found = found + (await self._client.executions(self._input.job_id, start=start, count=MOST)).found
+            return found
+        for _ in range(1, MOST_PAGES):
+            if not page.found or len(found) >= page.total:
                 break
+            page = await self._client.executions(self._input.job_id, start=len(found), count=MOST)
+            found = found + page.found
         return found
+
+
+def _began(execution: JobExecution) -> datetime | None:
+    """Give when an execution began or, while it is pending, was created."""
+    return moment(execution.start_time) or moment(execution.creation_date)
 
 
 def phase_of(execution: JobExecution) -> str:

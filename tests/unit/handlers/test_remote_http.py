@@ -254,7 +254,8 @@ async def test_a_refusal_has_a_size() -> None:
 # ── One row of many that cannot be read ──
 
 TASK = {"task_id": "T0000001", "task_type": "MTT"}
-GOOD = {"taskId": "T0000001", "taskName": "Load", "runId": 7, "startTimeUtc": "2027-01-15T12:00:00.000Z"}
+GOOD = {"taskId": "T0000001", "taskName": "Load", "runId": 7, "startTimeUtc": "2027-01-15T12:00:00.000Z",
+        "runContextType": "REST_API"}  # fmt: skip
 BASELINE = {"task_id": "T0000001", "name": None, "known": [7], "date": 1_800_000_000.0, "dated": True}
 
 
@@ -300,6 +301,35 @@ async def test_a_row_that_cannot_be_ours_proves_nothing_either_way(other: dict[s
     found = await looked([GOOD], [bad])
     assert (found.remote, found.conclusive) == (None, True)
     assert (await looked([{**GOOD, "runId": 8}], [bad])).remote["run_id"] == 8
+
+
+@pytest.mark.parametrize(
+    ("who", "ours"),
+    [
+        ({"runContextType": "REST_API"}, True),
+        ({"startedBy": USER}, True),
+        ({"startedBy": USER.upper(), "runContextType": "REST_API"}, True),
+        ({"startedBy": USER, "runContextType": "a new word"}, True),
+        ({"startedBy": USER, "runContextType": "ICS_UI"}, False),
+        ({"startedBy": USER, "runContextType": "SCHEDULER"}, False),
+        ({"startedBy": "somebody@example.com", "runContextType": "REST_API"}, False),
+        ({"startedBy": "somebody@example.com"}, False),
+        ({"runContextType": "ICS_UI"}, False),
+        ({"runContextType": "a new word"}, None),
+        ({"startedBy": [], "runContextType": {}}, None),
+        ({}, None),
+    ],
+)
+async def test_whose_a_run_is_says_who_started_it_and_how(who: dict[str, Any], ours: bool | None) -> None:
+    """What either field denies is another's run; what neither tells may be ours, and proves nothing."""
+    row = {"taskId": "T0000001", "objectId": "T0000001", "runId": 8, "startTimeUtc": "2027-01-15T12:00:00.000Z", **who}
+    for lists in (([row], []), ([], [row])):
+        found = await looked(*lists)
+        assert (found.remote is not None, found.conclusive) == (ours is True, ours is not None)
+        beside = await looked([{**GOOD, "runId": 9}, *lists[0]], lists[1])
+        assert beside.several == (ours is not False)
+    unread = await looked([GOOD], [{**row, "runId": "eight"}])
+    assert unread.conclusive == (ours is False)
 
 
 async def test_what_cannot_be_read_of_a_row_is_no_end() -> None:
