@@ -259,7 +259,9 @@ class InformaticaJob:
             live, _ = await self._client.activity_monitor()
             runs = [one.run_id for one in live if _lives(one, remote) or _may_be(one, remote)]
             if runs != [remote["run_id"]]:
-                self._context.log.warning("not stopped: a stop would end other runs of the task too", live=len(runs))
+                if runs:
+                    text = "not stopped: a stop would end other runs of the task too"
+                    self._context.log.warning(text, live=len(runs))
                 return False
         await self._client.stop_job(self._input.body(), clean=self._input.clean_stop)
         return True
