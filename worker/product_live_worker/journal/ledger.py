@@ -209,8 +209,8 @@ def _look(clock: Clock) -> Select[Any]:
     The clock is read once: PostgreSQL's goes on within a statement, and a slot that ended between two readings would be
     counted and not be among those that come free.
     """
-    # Of its own name: as a subquery it would be read anew wherever it stands.
-    read = select(clock.sql.label("now")).cte("read").prefix_with("MATERIALIZED")
+    # Not a subquery of the clock itself, which would be read anew wherever it stands.
+    read = select(clock.sql.label("now")).cte("read").prefix_with("MATERIALIZED", dialect="postgresql")
     now = select(read.c.now).scalar_subquery()
     held = _LANE & (slots.c.free_at > now)
     counted = select(

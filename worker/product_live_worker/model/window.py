@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
 LOOK_AGAIN = 0.05
 """Seconds to wait where slots are too many of which none is known: nothing is sent on a guess."""
 
