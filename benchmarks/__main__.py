@@ -51,6 +51,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
         "growth-tasks": growth_tasks.run,
     },
     {"fleet": fleet.run},
+    {"fleet-idle": fleet.idle},
     {"take-over": take_over.run},
     {"virtual": virtual.run},
     {"virtual-fleet": virtual_fleet.run},

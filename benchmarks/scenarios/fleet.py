@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from benchmarks.worker import Worker, open_worker
 SIZES = (1, 4, 16, 64)
 REAL_SIZES = (16,)
 """With a window of a minute; the others would take it ten minutes each."""
+IDLE_SIZES = (1, 64)
 WINDOWS = 8
 TASK = "slow"
 """Whose handler notes each of its runs, and answers at once."""
@@ -119,26 +120,62 @@ def _row(figure: str, found: Sequence[Measured], values: Sequence[str], goal: st
     return Row(figure, " / ".join(values), goal, met=met)
 
 
+async def idle(_: Scale) -> Report:
+    """Measure what idle workers do on the real window, whatever the scale: on a shorter one polls are more frequent."""
+    found = {}
+    try:
+        for workers in IDLE_SIZES:
+            with TemporaryDirectory() as name:
+                async with _fleet(Path(name), Scale(MINUTE), workers) as (_, used):
+                    found[workers] = await _idle(used)
+    except NoPostgres as error:
+        return Report("fleet-idle", [Row("measured", "nothing", met=False, reason=str(error))], "")
+    names, uses = " / ".join(map(str, found)), list(found.values())
+    grown, times = uses[-1].statements / uses[0].statements, IDLE_SIZES[-1] / IDLE_SIZES[0]
+    minutes = IDLE / MINUTE
+    return Report(
+        f"fleet-idle: {names} workers on one PostgreSQL, nothing to do, on the real window",
+        [
+            Row("statements an idle minute", " / ".join(f"{use.statements / minutes:.0f}" for use in uses)),
+            Row("CPU ms an idle minute: database", " / ".join(f"{use.database / minutes * 1000:.0f}" for use in uses)),
+            Row(f"growth of the database's statements, {IDLE_SIZES[0]} to {IDLE_SIZES[-1]}", f"{grown:.1f} ×", f"≤ {times:g} ×", met=grown <= times),
+        ],
+        f"Figures of {names} workers, in this order, over {IDLE:g} s on a window of {MINUTE:g} s, whatever the others' is.",
+    )  # fmt: skip
+
+
 async def _measure(scale: Scale, workers: int) -> Measured:
-    with TemporaryDirectory() as name, postgres() as server:
-        url = await anyio.to_thread.run_sync(server.new_database)
-        async with open_platform(Path(name), scale, [TASK]) as platform, AsyncExitStack() as fleet:
-            started = [
-                await _start(fleet, Path(name), platform, scale, url=url, number=number) for number in range(workers)
-            ]
-            await anyio.sleep(SETTLED)
-            before = _use(started, server, url)
-            await anyio.sleep(IDLE)
-            idle = _use(started, server, url) - before
+    with TemporaryDirectory() as name:
+        async with _fleet(Path(name), scale, workers) as (platform, used):
+            idle = await _idle(used)
             await platform.submit_input(TASK, [{"number": number} for number in range((WINDOWS + 4) * LIMIT // 2)])
             await anyio.sleep(2 * scale.window)
-            before, since = _use(started, server, url), await platform.now()
+            before, since = used(), await platform.now()
             await anyio.sleep(WINDOWS * scale.window)
-            busy, until = _use(started, server, url) - before, await platform.now()
+            busy, until = used() - before, await platform.now()
             record = await platform.record()
             twice = runs_again(Path(name))
     completed = record.completions(since, until)
     return Measured(workers, idle, busy, record, completed, completed / scale.there(until - since) * MINUTE, twice)
+
+
+async def _idle(used: Callable[[], Use]) -> Use:
+    before = used()
+    await anyio.sleep(IDLE)
+    return used() - before
+
+
+@asynccontextmanager
+async def _fleet(folder: Path, scale: Scale, workers: int) -> AsyncIterator[tuple[Platform, Callable[[], Use]]]:
+    """Start so many on a platform and a database of their own; gives what tells what they have used, too."""
+    with postgres() as server:
+        url = await anyio.to_thread.run_sync(server.new_database)
+        async with open_platform(folder, scale, [TASK]) as platform, AsyncExitStack() as fleet:
+            started = [
+                await _start(fleet, folder, platform, scale, url=url, number=number) for number in range(workers)
+            ]
+            await anyio.sleep(SETTLED)
+            yield platform, lambda: _use(started, server, url)
 
 
 async def _start(

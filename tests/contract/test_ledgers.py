@@ -12,14 +12,14 @@ from typing import Literal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Double, bindparam
+from sqlalchemy import Double, bindparam, literal_column, text
 
 from product_live_worker.journal.backend import Clock as Shared
 from product_live_worker.journal.database import open_database
 from product_live_worker.journal.journal import Journal
 from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.writer import Writer
-from product_live_worker.model.window import Demand, wait_for_slot
+from product_live_worker.model.window import LOOK_AGAIN, Demand, wait_for_slot
 from product_live_worker.product_live.budget import Ledger, MemoryLedger
 from support.journals import Place, opened, query
 from support.postgres import Postgres
@@ -286,6 +286,31 @@ async def test_every_wait_is_that_of_the_arithmetic(  # noqa: PLR0917 (hypothesi
     free_at = {lane: [clock.time + hold for hold in holds] for lane, holds in held.items()}
     assert isinstance(taken := await ledger.take(demand), float) or wait_for_slot(demand, free_at, clock.time) == 0
     assert isinstance(taken, int) or taken == wait_for_slot(demand, free_at, clock.time)
+
+
+async def test_no_wait_is_longer_than_its_slot_is_held_whenever_that_ends(place: Place) -> None:
+    """On the database's own clock, which goes on while a look counts and lists: the two agree, look after look."""
+    hold = LOOK_AGAIN / 10
+    demand = Demand(limit=1, hold=hold)
+    waits = []
+    async with opened(place) as journal:
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            taken = await journal.ledger.take(demand)
+            waits += [taken] if isinstance(taken, float) else []
+    assert 0 < max(waits) <= hold
+
+
+async def test_a_look_reads_the_clock_once(postgres_server: Postgres) -> None:
+    """By a clock that goes on by a second with every reading, two looks are a second apart."""
+    with closing(open_database(postgres_server.new_database())) as database:
+        with database.begin(at_once=True) as connection:
+            connection.execute(text("CREATE SEQUENCE readings"))
+        reading = literal_column("nextval('readings')::double precision", Double)
+        clock = Shared(reading, "boot", time.monotonic)
+        ledger = JournalLedger(Writer(database), "https://example.com", clock=clock, shared=True)
+        await slot(ledger, 1)
+        assert await wait(ledger, 1) - await wait(ledger, 1) == 1
 
 
 async def test_a_look_at_a_window_of_thousands_costs_hardly_more_than_one_at_a_few(place: Place) -> None:

@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 MANY = 16
 TROUBLES = 8
+UNDERWAY = 3.0
+"""Seconds that a claim is under way at most: the client's total timeout, and as long as a restart of the database."""
 EX_CONFIG = 78
 
 
@@ -47,19 +49,35 @@ async def test_sixteen_workers_share_one_budget_and_lose_nothing_whoever_is_kill
         executions = sandbox.world.executions
         await anyio.sleep(WINDOW)
         begun = len(sandbox.seen)
-        await anyio.sleep(2 * WINDOW)
-        work = [one for one in sandbox.seen[begun:] if one.claimed or one.operation == "update_execution"]
+        await anyio.sleep(3 * WINDOW)
+        calm = sandbox.seen[begun:]
+        reports = [one.arrived_at for one in calm if one.operation == "update_execution"]
         # Whatever the machine's load: what is spent is spent on work, and hardly anything on empty polls or take-overs.
-        assert len(work) >= 0.95 * (len(sandbox.seen) - begun)
+        assert len([one for one in calm if one.claimed]) + len(reports) >= 0.95 * len(calm)
+        # A slot is used again one window after its answer, and a machine that is busy takes its time for that.
+        answers = [one.answered_at - one.arrived_at for one in calm if one.answered_at]
+        turn = WINDOW + sum(answers) / len(answers)
+        assert fullest(reports, 2 * turn) >= 0.9 * LIMIT
         await trouble(workers, postgres_server, Random(5))
         rows = await over(workers)
         await workers.up()
         assert await workers.drain() == [0] * MANY
     assert sandbox.world.limiter.refused == 0
-    assert LIMIT * 0.8 <= sandbox.world.limiter.largest_window <= LIMIT
+    assert sandbox.world.limiter.largest_window <= LIMIT
     assert [problem for execution in executions.values() for problem in wrong(workers, execution, rows)] == []
-    lost = [execution for execution in executions.values() if execution.id not in rows]
-    assert len(lost) <= TROUBLES
+    lost = [one.arrived_at for one in sandbox.seen if one.claimed and one.claimed not in rows]
+    assert [claimed for claimed in lost if not excused(claimed, workers)] == []
+    assert len(lost) <= len(workers.killed)
+
+
+def fullest(moments: list[float], seconds: float) -> int:
+    """Count the moments of the stretch of so many seconds that has the most of them."""
+    return max(sum(begin <= moment < begin + seconds for moment in moments) for begin in moments)
+
+
+def excused(claimed: float, workers: Fleet) -> bool:
+    """Whether a worker was killed that may have had the answer to a claim of this moment, and had not committed it."""
+    return any(claimed <= killed <= claimed + UNDERWAY for killed in workers.killed.values())
 
 
 async def trouble(workers: Fleet, server: Postgres, chance: Random) -> None:
@@ -112,8 +130,9 @@ def wrong(workers: Fleet, execution: Execution, rows: dict[str, Any]) -> Iterato
         if runs or reports:
             yield f"{execution.id}: no worker knows it, and yet it was run or reported"
         return
-    if len(runs) > 1 and not own.reruns:
-        yield f"{execution.id}: run {len(runs)} times"
+    crashes = rows[execution.id]["crashes"]
+    if len(runs) > 1 + (crashes if own.reruns else 0):
+        yield f"{execution.id}: run {len(runs)} times, after {crashes} crashes"
     if any(tuple(report) != told for report in reports):
         yield f"{execution.id}: its reports differ: {reports}"
     if told != own.told and not (execution.output.get("code") == "worker_restarted" and not own.reruns):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,8 +34,8 @@ class Fleet:
     tasks: tuple[str, ...] = TASKS
     variables: dict[str, str] = field(default_factory=dict)
     workers: list[Running] = field(default_factory=list)
-    killed: set[int] = field(default_factory=set)
-    """The processes that got a SIGKILL."""
+    killed: dict[int, float] = field(default_factory=dict)
+    """The processes that got a SIGKILL, and when, on the monotonic clock."""
     group: anyio.abc.TaskGroup | None = None
 
     async def start(self) -> Running:
@@ -86,8 +87,8 @@ class Fleet:
 
     async def kill(self, worker: Running) -> None:
         """End a worker without a word."""
+        self.killed[worker.process.pid] = time.monotonic()
         worker.send(signal.SIGKILL)
-        self.killed.add(worker.process.pid)
         await worker.ended()
 
     async def drain(self) -> list[int]:

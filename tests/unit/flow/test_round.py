@@ -165,14 +165,17 @@ def test_a_slot_is_looked_for_by_few(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 4, 16])
 def test_rare_work_beside_a_saturated_task_is_found(workers: int) -> None:
-    """Seven rare tasks cost a fleet what they cost one worker, and none waits for much longer than `max_staleness`."""
-    made = fleet(workers)
-    rare = {f"r{number}": at_random(number, 600, HOUR) for number in range(7)}
-    record = Simulation(made[0], {"hot": [0.0] * 2000, **rare}, others=made[1:]).run(HOUR)
-    waits = record.pickups(*rare)
-    assert record.completions(300, HOUR) / 55 > 20.5
+    """Seven rare tasks cost a fleet what they cost one worker, and few wait longer than `max_staleness`."""
+    waits: list[float] = []
+    for first in (0, 7):
+        made = fleet(workers)
+        rare = {f"r{number}": at_random(first + number, 600, HOUR) for number in range(7)}
+        record = Simulation(made[0], {"hot": [0.0] * 2000, **rare}, others=made[1:]).run(HOUR)
+        assert record.completions(300, HOUR) / 55 > 20.5
+        waits += record.pickups(*rare)
     assert sum(waits) / len(waits) < 40
-    assert waits[-1] < 75
+    assert sum(wait > 66 for wait in waits) <= 0.05 * len(waits)
+    assert max(waits) < 2 * 60
 
 
 def test_one_worker_uses_up_a_limit_of_a_thousand_although_answers_take_long() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_live_worker.model.window import Demand, wait_for_slot
+from product_live_worker.model.window import LOOK_AGAIN, Demand, Held, wait_beside, wait_for_slot
 
 
 def fractions(longest: int) -> st.SearchStrategy[float]:
@@ -73,3 +73,16 @@ def test_what_stays_free_may_be_in_another_lane() -> None:
     assert wait_for_slot(demand, {"tasks": [60.0] * 3, "task_executions": [50.0] * 2}, 0.0) == 0
     assert wait_for_slot(demand, {"tasks": [60.0] * 4, "task_executions": [50.0] * 2}, 0.0) == 60
     assert wait_for_slot(demand, {"tasks": [60.0] * 3, "task_executions": [40.0, 50.0, 60.0]}, 0.0) == 40
+
+
+@given(HELD.map(sorted), st.integers(1, 30), st.integers(1, 20), st.data())
+def test_slots_that_are_counted_and_not_known_are_no_reason_to_send(
+    first: list[float], unknown: int, limit: int, data: st.DataObject
+) -> None:
+    """Where fewer are known than are too many, the last of them is waited for, or a moment: never none."""
+    held = [1.0 + at for at in first]
+    leave = data.draw(st.integers(max(0, limit - 1 - unknown), limit - 1))
+    too_many = len(held) + unknown + 1 + leave - limit
+    wait = wait_beside({"": Held(len(held) + unknown, held)}, Demand(limit=limit, hold=82, leave=leave))
+    assert wait == (held[:too_many] or [LOOK_AGAIN])[-1] or too_many <= 0
+    assert wait > 0 or too_many <= 0

@@ -205,8 +205,13 @@ def _look(clock: Clock) -> Select[Any]:
 
     In one statement, which counts in an index and reads as few rows as it can: at a limit of thousands, all of them
     would be a tenth of a second. There is always a row, where none is too many without a moment.
+
+    The clock is read once: PostgreSQL's goes on within a statement, and a slot that ended between two readings would be
+    counted and not be among those that come free.
     """
-    now = select(clock.sql.label("now")).scalar_subquery()
+    # Not a subquery of the clock itself, which would be read anew wherever it stands.
+    read = select(clock.sql.label("now")).cte("read").prefix_with("MATERIALIZED", dialect="postgresql")
+    now = select(read.c.now).scalar_subquery()
     held = _LANE & (slots.c.free_at > now)
     counted = select(
         select(func.coalesce(func.max(slots.c.number), 0)).scalar_subquery().label("newest"),

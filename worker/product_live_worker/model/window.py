@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+LOOK_AGAIN = 0.05
+"""Seconds to wait where slots are too many of which none is known: nothing is sent on a guess."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
@@ -70,6 +73,11 @@ def _first_fit(held: Held, limit: int, needed: Sequence[tuple[float, int]]) -> f
     wait = 0.0
     for due, slots in needed:
         too_many = min(held.count + slots - limit, held.count)
-        if too_many > 0 and held.first[too_many - 1] > due:
-            wait = max(wait, held.first[too_many - 1])
+        if too_many > 0 and (free_in := _last(held.first[:too_many])) > due:
+            wait = max(wait, free_in)
     return wait
+
+
+def _last(first: Sequence[float]) -> float:
+    # Those that are counted and not among them have come free meanwhile; where all have, who is to say what is left?
+    return first[-1] if first else LOOK_AGAIN
