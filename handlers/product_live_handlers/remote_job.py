@@ -446,9 +446,8 @@ class Machine(Generic[Output]):
                 self._known["attached"] = True
                 return await self._adopt(remote, "adopted")
         elif policy != "wait_then_start":
-            failure = self._failed(
-                Seen(raw="running already", outcome=Outcome.UNKNOWN), str(occupied), "already_running"
-            )
+            text = f"{self._job.system}: nothing was started. {occupied}"
+            failure = TaskFailed(text, code="already_running", output=self._output(Outcome.UNKNOWN, "running already"))
             await self._over_with(failure)
             raise failure
         self._say("the job runs already; its end is waited for", job=self._job.lease)
