@@ -127,6 +127,7 @@ class Daemon:
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
             client,
+            journal.task_list,
             handlers,
             sections,
             settings.connections,
@@ -235,6 +236,9 @@ class Daemon:
         self.health.draining = reason
         self.emit(DrainStarted(reason=reason, seconds=timeout, running=self.journal.total_in_hand()))
         deadline = anyio.current_time() + timeout
+        with contextlib.suppress(JournalUnwritable):
+            # Who stops a worker for it to look at the account's tasks anew shall not be shown what is known by now.
+            await self.journal.task_list.outdate()
         await polling.finish()
         with anyio.CancelScope(deadline=deadline):
             await self.dispatcher.idle()

@@ -28,6 +28,7 @@ from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
 from product_live_worker.journal.schema import is_newer
 from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, REVISION, executions
+from product_live_worker.journal.task_list import TaskList
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import IllegalTransition, JournalUnusable, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
@@ -127,6 +128,7 @@ class Journal:
         self.now = now
         self.board = Board(self._do, platform, leases)
         """What operators have asked for."""
+        self.task_list = TaskList(self._do, platform, leases.clock)
         self._writer = writer
         self._leases = leases
         self._platform = platform
