@@ -68,7 +68,8 @@ async def test_it_is_asked_for_again_however_young_it_is(place: Place, how: str)
         await one.task_list.known(600)
         await one.task_list.keep(LISTED)
         if how == "outdated":
-            await one.task_list.outdate()
+            one.task_list.outdate()
+            await one.renew()
         else:
             query(place, "UPDATE task_lists SET boot = 'another'")
         assert await two.task_list.known(600) is None

@@ -236,9 +236,6 @@ class Daemon:
         self.health.draining = reason
         self.emit(DrainStarted(reason=reason, seconds=timeout, running=self.journal.total_in_hand()))
         deadline = anyio.current_time() + timeout
-        with contextlib.suppress(JournalUnwritable):
-            # Who stops a worker for it to look at the account's tasks anew shall not be shown what is known by now.
-            await self.journal.task_list.outdate()
         await polling.finish()
         with anyio.CancelScope(deadline=deadline):
             await self.dispatcher.idle()
@@ -248,6 +245,8 @@ class Daemon:
             await self.reporter.idle()
         with anyio.move_on_after(LAST_LINES):
             await self._job_log.idle()
+        # Whoever restarts a worker to have it look at the account's tasks shall not be shown what is known by now.
+        self.journal.task_list.outdate()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
     def _helpers(self, stop: Stop, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:

@@ -112,6 +112,7 @@ class Journal:
         ledger.on_trouble = self._tell
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
+        self.task_list = TaskList(writer, platform, leases.clock)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""
@@ -128,7 +129,6 @@ class Journal:
         self.now = now
         self.board = Board(self._do, platform, leases)
         """What operators have asked for."""
-        self.task_list = TaskList(self._do, platform, leases.clock)
         self._writer = writer
         self._leases = leases
         self._platform = platform

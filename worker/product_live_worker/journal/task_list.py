@@ -8,18 +8,15 @@ from typing import Any
 from sqlalchemy import Connection, Double, bindparam, insert, select, update
 
 from product_live_worker.journal.backend import Clock
-from product_live_worker.journal.board import Do
 from product_live_worker.journal.tables import task_lists
+from product_live_worker.journal.writer import Writer
 
 
 class TaskList:
     """What was read last, and when the platform was asked for it, on the clock of leases and slots."""
 
-    def __init__(self, do: Do, platform: str, clock: Clock) -> None:
-        """`do` is the journal's way to its database."""
-        self._do = do
-        self._clock = clock
-        self._platform = platform
+    def __init__(self, writer: Writer, platform: str, clock: Clock) -> None:
+        self._writer = writer
         here = task_lists.c.platform == platform
         age = clock.sql - task_lists.c.asked_at
         is_old = (task_lists.c.boot != clock.boot) | (age >= bindparam("within", type_=Double))
@@ -47,13 +44,13 @@ class TaskList:
             listed: str | None = row.tasks
             return listed
 
-        listed = await self._do(step, at_once=True)
+        listed = await self._writer.do(step)
         return None if listed is None else json.loads(listed)
 
     async def keep(self, listed: Any) -> None:
         """Keep what the platform has answered; raises JournalUnwritable."""
-        await self._do(lambda connection: connection.execute(self._keep, {"listed": json.dumps(listed)}))
+        await self._writer.do(lambda connection: connection.execute(self._keep, {"listed": json.dumps(listed)}))
 
-    async def outdate(self) -> None:
-        """Have the platform be asked again: somebody restarts a worker to have it look. Raises JournalUnwritable."""
-        await self._do(lambda connection: connection.execute(self._outdate))
+    def outdate(self) -> None:
+        """Have the platform be asked again; written with the next step that somebody waits for: the end of the lease."""
+        self._writer.later(lambda connection: connection.execute(self._outdate))
