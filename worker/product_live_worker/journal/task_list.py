@@ -52,5 +52,5 @@ class TaskList:
         await self._writer.do(lambda connection: connection.execute(self._keep, {"listed": json.dumps(listed)}))
 
     def outdate(self) -> None:
-        """Have the platform be asked again; written with the next step that somebody waits for: the end of the lease."""
+        """Have the platform be asked again; written with the next step that somebody waits for, a lease's end."""
         self._writer.later(lambda connection: connection.execute(self._outdate))
