@@ -9,6 +9,7 @@ import pytest
 from product_live_handlers.power import power
 from product_live_worker import handler, sandbox
 from product_live_worker.flow.catalogue import REFRESH, REFRESH_INCOMPLETE
+from product_live_worker.model.errors import PlatformFailing
 from support.journals import query
 from support.workers import RunningWorker, add_task, new_world, running_worker, until
 
@@ -39,11 +40,13 @@ async def look(worker: RunningWorker, state: Path, *, later: float) -> None:
 
 async def test_workers_on_one_journal_ask_for_the_list_once(tmp_path: Path) -> None:
     """One that starts beside another serves at once what that one has read; of what is new both learn at once."""
-    async with running_worker([power, double], tmp_path, world=new_world("power")) as first:
+    world = new_world("power", responseTimeoutSeconds=90)
+    async with running_worker([power, double], tmp_path, world=world) as first:
         await first.run("power", {"power": 1})
         async with running_worker([power, double], tmp_path, world=first.world, url=first.url) as second:
             await until(second.daemon.catalogue.loaded.is_set)
             assert (served(second), asked(first)) == (["power"], 1)
+            assert second.daemon.catalogue.tasks["power"].platform_timeout == 90
             add_task(first.world, "double")
             await look(second, tmp_path, later=REFRESH - 10)
             assert (served(second), asked(first)) == (["power"], 1)
@@ -80,9 +83,36 @@ async def test_who_misses_a_task_is_not_content_with_an_old_list(tmp_path: Path)
 
 
 async def test_who_was_refused_the_list_keeps_the_turn(tmp_path: Path) -> None:
-    """A request that fails is made again by the same worker, although others see the platform as asked just now."""
+    """What fails is asked again by the same worker, soon, and meanwhile nobody else asks."""
     faults = sandbox.Faults()
-    faults.add("status", operations=["list_tasks"], status=500, count=2)
-    async with running_worker([power], tmp_path, faults=faults) as worker:
-        await worker.run("power", {"power": 1})
-        assert asked(worker) == 3
+    async with running_worker([power, double], tmp_path, world=new_world("power"), faults=faults) as first:
+        await until(first.daemon.catalogue.loaded.is_set)
+        add_task(first.world, "double")
+        async with running_worker([power, double], tmp_path, world=first.world, url=first.url) as second:
+            await until(second.daemon.catalogue.loaded.is_set)
+            faults.add("status", operations=["list_tasks"], status=500, count=1)
+            with pytest.raises(PlatformFailing):
+                await look(first, tmp_path, later=REFRESH)
+            await look(second, tmp_path, later=0)
+            assert (served(second), asked(first)) == (["power"], 2)
+            await look(first, tmp_path, later=0)
+            await look(second, tmp_path, later=0)
+            assert (served(second), asked(first)) == (["double", "power"], 3)
+
+
+@pytest.mark.parametrize(("refused", "serves"), [("UPDATE", False), ("UPDATE OF tasks", True)])
+async def test_a_journal_that_refuses_the_list_ends_nothing(tmp_path: Path, refused: str, serves: bool) -> None:
+    """A worker that cannot take its turn tries until it can; one that cannot keep what it has read serves it itself."""
+    world, journal = new_world("power"), tmp_path / "worker.db"
+    async with sandbox.serve(world) as url:
+        async with running_worker([power], tmp_path, world=world, url=url) as worker:
+            await until(worker.daemon.catalogue.loaded.is_set)
+        query(journal, f"CREATE TRIGGER full BEFORE {refused} ON task_lists BEGIN SELECT RAISE(FAIL, 'full'); END")
+        async with running_worker([power], tmp_path, world=world, url=url) as worker:
+            if serves:
+                await worker.run("power", {"power": 1})
+            else:
+                await until(lambda: worker.daemon.catalogue.outage.lasts)
+            query(journal, "DROP TRIGGER full")
+            await worker.run("power", {"power": 1})
+            assert not worker.ended.is_set()

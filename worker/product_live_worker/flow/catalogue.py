@@ -26,7 +26,7 @@ REFRESH = 600.0
 REFRESH_INCOMPLETE = 30.0
 """The same, at a look, while a configured task is unknown to the platform, or nothing at all is served."""
 UNREADABLE = 2.0
-"""Seconds between two attempts to look while the journal's database cannot be asked."""
+"""Seconds at most between two attempts to look while the journal's database cannot be asked."""
 
 CUT_SHORT: dict[OnCrash, str] = {"fail": "is FAILED as cancelled", "rerun": "is run again by the next start"}
 """What becomes of an execution that still runs when the drain is over."""
@@ -92,9 +92,9 @@ class Catalogue:
                 wait = LOOK
             except PlatformError as error:
                 wait = self.outage.failed(error, at_least=error.retry_after)
-            except JournalUnwritable:
+            except JournalUnwritable as error:
                 # Nothing is claimed meanwhile either.
-                wait = UNREADABLE
+                wait = min(self.outage.failed(error), UNREADABLE)
             await anyio.sleep(wait)
 
     async def _refresh(self) -> None:
@@ -115,9 +115,9 @@ class Catalogue:
                 return {key: Listed(*task) for key, task in known.items()}
             self._has_the_turn = True
         listed = {task.key: Listed(task.id, task.longest_wait) for task in await self._client.list_tasks()}
+        self._has_the_turn = False
         with contextlib.suppress(JournalUnwritable):
             await self._task_list.keep(listed)
-            self._has_the_turn = False
         return listed
 
     def _serve(self, served: dict[str, ServedTask], problems: tuple[str, ...]) -> None:

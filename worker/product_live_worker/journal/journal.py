@@ -112,7 +112,7 @@ class Journal:
         ledger.on_trouble = self._tell
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
-        self.task_list = TaskList(writer, platform, leases.clock)
+        self.task_list = TaskList(writer, platform, leases.clock, holder=lambda: self.holder)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""

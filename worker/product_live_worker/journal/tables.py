@@ -151,5 +151,6 @@ task_lists = Table(
     Column("platform", Text, primary_key=True),
     Column("boot", Text, nullable=False, comment="the clock that asked_at is on: a boot's, or the database's"),
     Column("asked_at", Double, nullable=False, comment="when a worker last had the turn to ask, seconds of that clock"),
+    Column("asker", Text, comment="the holder that has the turn, until it has kept what the platform has answered"),
     Column("tasks", Text, comment="JSON: the id and the longest wait of each task, by its key"),
 )

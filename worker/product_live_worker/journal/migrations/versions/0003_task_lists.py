@@ -14,5 +14,6 @@ def upgrade() -> None:
         sa.Column("platform", sa.Text, primary_key=True),
         sa.Column("boot", sa.Text, nullable=False),
         sa.Column("asked_at", sa.Double, nullable=False),
+        sa.Column("asker", sa.Text),
         sa.Column("tasks", sa.Text),
     )
