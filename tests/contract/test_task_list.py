@@ -116,3 +116,5 @@ async def test_platforms_do_not_see_each_others_lists(place: Place) -> None:
         assert await other.task_list.known(600) == {}
         await one.task_list.keep(LISTED)
         assert await other.task_list.known(600) == {}
+        grow_old(place, 600)
+        assert (await one.task_list.known(600), await other.task_list.known(600)) == (None, None)

@@ -108,11 +108,12 @@ async def test_a_journal_that_refuses_the_list_ends_nothing(tmp_path: Path, refu
         async with running_worker([power], tmp_path, world=world, url=url) as worker:
             await until(worker.daemon.catalogue.loaded.is_set)
         query(journal, f"CREATE TRIGGER full BEFORE {refused} ON task_lists BEGIN SELECT RAISE(FAIL, 'full'); END")
-        async with running_worker([power], tmp_path, world=world, url=url) as worker:
+        add_task(world, "double")
+        async with running_worker([power, double], tmp_path, world=world, url=url) as worker:
             if serves:
-                await worker.run("power", {"power": 1})
+                await worker.run("double", {})
             else:
                 await until(lambda: worker.daemon.catalogue.outage.lasts)
             query(journal, "DROP TRIGGER full")
-            await worker.run("power", {"power": 1})
+            await worker.run("double", {})
             assert not worker.ended.is_set()

@@ -40,8 +40,9 @@ class TaskList:
         asked = {"boot": clock.boot, "asked_at": clock.sql, "asker": this}
         self._first = insert(task_lists).values(platform=platform, **asked)
         self._turn = update(task_lists).where(here, is_old).values(asked)
-        mine = here & (task_lists.c.asker == this)
-        self._keep = update(task_lists).where(mine).values(tasks=bindparam("listed"), asker=null())
+        self._keep = (
+            update(task_lists).where(task_lists.c.asker == this).values(tasks=bindparam("listed"), asker=null())
+        )
         self._outdate = update(task_lists).where(here).values(boot="")
 
     async def known(self, within: float) -> Any:
