@@ -113,8 +113,9 @@ class Measured:
         return sum(self.since <= at < self.until for at in found)
 
     def lost(self) -> int:
-        """Count the executions that were claimed and never reported."""
-        return sum(one["claimedAt"] is not None and one["finishedAt"] is None for one in self.record.executions)
+        """Count the executions that were claimed in the time of the troubles, or before, and not reported long after."""
+        unfinished = (one for one in self.record.executions if one["finishedAt"] is None)
+        return sum(one["claimedAt"] is not None and one["claimedAt"] < self.until for one in unfinished)
 
 
 async def run(_: Scale) -> Report:
@@ -134,7 +135,9 @@ async def run(_: Scale) -> Report:
             for seconds in HANDLERS:
                 side_by_side.start_soon(measure, seconds)
     except* NoPostgres as none:
-        return Report(title, [Row("measured", "nothing", met=False, reason=str(none.exceptions[0]))], "")
+        missing = str(none.exceptions[0])
+    if len(fleets) < len(HANDLERS):
+        return Report(title, [Row("measured", "nothing", met=False, reason=missing)], "")
     found = [fleets[seconds] for seconds in HANDLERS]
     short = found[0]
     return Report(
@@ -174,7 +177,7 @@ async def _measure(seconds: float) -> Measured:
             while len(fleet.alive) < WORKERS:
                 # The last that was killed was not yet back.
                 await fleet.start()
-            # What the last ones had in hand is taken over and reported, and what is left is run.
+            # What the last ones had in hand is taken over and reported.
             await anyio.sleep(LEASE + 2 * MINUTE)
             alive = sum(worker.process.running.returncode is None for worker in fleet.alive)
             return Measured(await fleet.platform.record(), since, until, runs_again(Path(name)), alive, fleet.done)
