@@ -115,9 +115,10 @@ class Catalogue:
                 return {key: Listed(*task) for key, task in known.items()}
             self._has_the_turn = True
         listed = {task.key: Listed(task.id, task.longest_wait) for task in await self._client.list_tasks()}
-        self._has_the_turn = False
         with contextlib.suppress(JournalUnwritable):
             await self._task_list.keep(listed)
+            # Else it is asked for again: the list that is kept is older than what is served here.
+            self._has_the_turn = False
         return listed
 
     def _serve(self, served: dict[str, ServedTask], problems: tuple[str, ...]) -> None:
