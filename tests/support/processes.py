@@ -59,7 +59,7 @@ class Running:
 
     async def address(self) -> str:
         """Wait until the worker says where it answers its operators; gives that."""
-        while not (found := re.search(r'"address": "([^"]+)"', self.output)):
+        while not (found := re.search(r'"address": "([^"]+)"', self.output)):  # noqa: ASYNC110 (the other side's)
             await anyio.sleep(0.005)
         return found[1]
 
