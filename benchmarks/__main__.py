@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 
-from benchmarks import machine
-from benchmarks.figures import Report, Row
+from benchmarks import machine, results
+from benchmarks.figures import Report
 from benchmarks.scale import MINUTE, Scale
 from benchmarks.scenarios import (
     bursts,
     eight_saturated,
     fleet,
+    fleet_trouble,
     growth_in_flight,
     growth_tasks,
     journal_million,
@@ -51,6 +52,7 @@ GROUPS: tuple[dict[str, Scenario], ...] = (
         "growth-tasks": growth_tasks.run,
     },
     {"fleet": fleet.run},
+    {"fleet-trouble": fleet_trouble.run},
     {"fleet-idle": fleet.idle},
     {"take-over": take_over.run},
     {"virtual": virtual.run},
@@ -70,17 +72,19 @@ def main() -> None:
     reader = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     reader.add_argument("--full", action="store_true", help="use the real window of 60 s; takes well over an hour")
     reader.add_argument("--only", action="append", metavar="NAME", choices=NAMES, help="only this scenario")
+    reader.add_argument("--keep", action="store_true", help="write what --only measures into RESULTS.md, too")
     asked = reader.parse_args()
-    scale = REAL if asked.full else SCALED
-    started, load = time.monotonic(), machine.load()
-    reports = anyio.run(_measure, scale, asked.only or NAMES)
-    if not asked.only:
-        command = "python -m benchmarks" + (" --full" if asked.full else "")
-        RESULTS.write_text(_document(reports, scale, command, time.monotonic() - started, load), encoding="utf-8")
-        sys.stdout.write(f"Written to {RESULTS}.\n")
+    began, load = f"{datetime.now(UTC):%Y-%m-%d}", machine.load()
+    found = anyio.run(_measure, REAL if asked.full else SCALED, asked.only or NAMES)
+    if asked.keep or not asked.only:
+        beside = f"{began}; load average {load:.1f} before it, {machine.load():.1f} after it"
+        command = "python -m benchmarks" + (" --full" if asked.full else "") + " --only "
+        blocks = [results.block(command + name, beside, report.text()) for name, report in found.items()]
+        RESULTS.write_text(results.merged(RESULTS.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+        sys.stdout.write(f"Written to {RESULTS}: {', '.join(found) or 'nothing'}.\n")
 
 
-async def _measure(scale: Scale, names: list[str]) -> list[Report]:
+async def _measure(scale: Scale, names: list[str]) -> dict[str, Report]:
     found: dict[str, Report] = {}
 
     async def one(name: str, run: Scenario) -> None:
@@ -88,8 +92,9 @@ async def _measure(scale: Scale, names: list[str]) -> list[Report]:
             found[name] = await run(scale)
         except Exception as error:  # noqa: BLE001 (what the others have measured is not lost with it)
             traceback.print_exception(error)
-            found[name] = Report(name, [Row("measured", "nothing", "everything", met=False, reason=repr(error))], "")
-        sys.stdout.write(found[name].text() + "\n\n")
+            sys.stdout.write(f"{name}: measured nothing; what RESULTS.md has of it stays.\n\n")
+        else:
+            sys.stdout.write(found[name].text() + "\n\n")
         sys.stdout.flush()
 
     for group in GROUPS:
@@ -97,38 +102,7 @@ async def _measure(scale: Scale, names: list[str]) -> list[Report]:
             for name in group:
                 if name in names:
                     side_by_side.start_soon(one, name, group[name])
-    return [found[name] for name in NAMES if name in found]
-
-
-def _document(reports: Iterable[Report], scale: Scale, command: str, seconds: float, load: float) -> str:
-    reports = list(reports)
-    missed = [
-        f"- {report.title.partition(':')[0]}: {row.figure}: {row.measured}, goal {row.goal}"
-        for report in reports
-        for row in report.missed()
-    ]
-    goals = sum(bool(row.goal) for report in reports for row in report.rows)
-    facts = [
-        *machine.described(),
-        f"command: `{command}`, {seconds / 60:.0f} minutes; load average {load:.1f} before it, {machine.load():.1f} after it",
-        f"window: {scale.window:g} s" + ("" if scale == REAL else f" where nothing else is said; every time below is told on the scale of 60 s (× {scale.factor:g})"),
-    ]  # fmt: skip
-    return "\n".join(
-        [
-            "# Results",
-            "",
-            "Measured by [these scenarios](README.md); nothing here is estimated but the column `limit`.",
-            "",
-            *(f"- {fact}" for fact in facts),
-            "",
-            f"{goals - len(missed)} of {goals} goals are met." + (" Missed:" if missed else ""),
-            *([""] if missed else []),
-            *missed,
-            "",
-            "\n\n".join(report.text() for report in reports),
-            "",
-        ]
-    )
+    return {name: found[name] for name in NAMES if name in found}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -17,9 +16,9 @@ def load() -> float:
 def described() -> Iterator[str]:
     """Give a line for each thing that a reader of the figures needs to know."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield f"date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    yield f"machine: {os.cpu_count()} cores ({_processor()}), {memory:.0f} GB, {platform.system()} {platform.release()}"
-    yield f"Python: {platform.python_implementation()} {platform.python_version()}"
+    yield f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GB"
+    yield platform.system()
+    yield f"{platform.python_implementation()} {platform.python_version()}"
 
 
 def _processor() -> str:

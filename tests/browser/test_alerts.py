@@ -297,9 +297,7 @@ class Mortal:
     async def worker(self) -> AsyncIterator[tuple[Running, str]]:
         """Run it while the block runs; gives it, and its address."""
         async with running("run", cwd=self.home, variables=self.variables) as worker:
-            await until(lambda: "worker started" in worker.output)
-            (url,) = re.findall(r'"address": "([^"]+)"', worker.output)
-            yield worker, url
+            yield worker, await worker.address()
 
     async def get(self, url: str) -> str:
         """Ask it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -677,15 +678,24 @@ async def test_a_journal_knows_how_many_workers_share_it(place: Place) -> None:
         assert one.fleet.workers == 1
 
 
-async def test_a_journal_of_the_first_schema_is_brought_up_to_date(place: Place) -> None:
+UNDONE = {
+    "0002": ["DROP TABLE task_lists"],
+    "0001": ["DROP INDEX slots_of_lane", "CREATE INDEX slots_free_at ON slots (platform, free_at)"],
+}
+"""What makes each schema of the one after it, the latest first."""
+
+
+@pytest.mark.parametrize("schema", UNDONE)
+async def test_a_journal_of_an_earlier_schema_is_brought_up_to_date(place: Place, schema: str) -> None:
     """With all that is in it: what was claimed, what waits to be reported, and the window."""
     async with opened(place) as journal:
         await in_state(journal, State.RUNNING, an_execution())
         await in_state(journal, State.SETTLED, an_execution("e2"))
         await journal.ledger.take(Demand(limit=1, hold=60))
-    query(place, "DROP INDEX slots_of_lane")
-    query(place, "CREATE INDEX slots_free_at ON slots (platform, free_at)")
-    query(place, "UPDATE alembic_version SET version_num = '0001'")
+    for earlier in itertools.takewhile(lambda later: later >= schema, UNDONE):
+        for step in UNDONE[earlier]:
+            query(place, step)
+    query(place, "UPDATE alembic_version SET version_num = ?", schema)
     before = all_rows(place)
     async with opened(place) as journal:
         assert query(place, "SELECT version_num FROM alembic_version") == [(REVISION,)]

@@ -61,6 +61,7 @@ async def test_a_drain_that_cannot_wait_for_its_handlers_is_told_once(tmp_path: 
         assert len(worker.heard(TasksServed)) == 2
         assert worker.heard(DrainTooShort) == [told]
         add_task(world, "again")
+        worker.daemon.journal.task_list.outdate()
         await worker.daemon.catalogue._refresh()  # noqa: SLF001 (the same)
         (_, both) = worker.heard(DrainTooShort)
         assert both.handlers[1:] == ("again may run for 45 s, and after 30 s is run again by the next start",)

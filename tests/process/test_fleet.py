@@ -58,7 +58,10 @@ async def test_sixteen_workers_share_one_budget_and_lose_nothing_whoever_is_kill
         answers = [one.answered_at - one.arrived_at for one in calm if one.answered_at]
         turn = WINDOW + sum(answers) / len(answers)
         assert fullest(reports, 2 * turn) >= 0.9 * LIMIT
+        begun = len(sandbox.seen)
         await trouble(workers, postgres_server, Random(5))
+        # A start costs the budget nothing: the others know the account's tasks.
+        assert [one for one in sandbox.seen[begun:] if one.operation == "list_tasks"] == []
         rows = await over(workers)
         await workers.up()
         assert await workers.drain() == [0] * MANY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -45,9 +44,7 @@ class Paused:
     async def worker(self) -> AsyncIterator[tuple[Running, str]]:
         """Run the worker while the block runs; gives it, and its address."""
         async with running("run", cwd=self.cwd, variables=self.variables) as worker:
-            await until(lambda: "worker started" in worker.output)
-            (address,) = re.findall(r'"address": "([^"]+)"', worker.output)
-            yield worker, address
+            yield worker, await worker.address()
 
 
 @asynccontextmanager

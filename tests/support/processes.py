@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,12 @@ class Running:
     async def ended(self) -> int:
         """Wait for its end; gives its exit code."""
         return await self.process.wait()
+
+    async def address(self) -> str:
+        """Wait until the worker says where it answers its operators; gives that."""
+        while not (found := re.search(r'"address": "([^"]+)"', self.output)):  # noqa: ASYNC110 (the other side's)
+            await anyio.sleep(0.005)
+        return found[1]
 
     @property
     def output(self) -> str:

@@ -127,6 +127,7 @@ class Daemon:
         sections = task_settings(settings, handlers)
         self.catalogue = Catalogue(
             client,
+            journal.task_list,
             handlers,
             sections,
             settings.connections,
@@ -244,6 +245,8 @@ class Daemon:
             await self.reporter.idle()
         with anyio.move_on_after(LAST_LINES):
             await self._job_log.idle()
+        # Whoever restarts a worker to have it look at the account's tasks shall not be shown what is known by now.
+        self.journal.task_list.outdate()
         self.emit(WorkerStopped(unreported=self.journal.reports_waiting(), left_running=self.journal.total_in_hand()))
 
     def _helpers(self, stop: Stop, notifier: Notifier) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:

@@ -129,12 +129,12 @@ def test_what_is_less_urgent_than_polls_comes_to_its_turn(purpose: Purpose, task
     watched = partial(asking, purpose=purpose, every=600.0, waits=waits)
     record = Account({f"hot {number}": hot(300) for number in range(tasks)}).run(HOUR, watched)
     assert len(waits) >= 3
-    assert max(waits) <= (PATIENCE + 1) * WINDOW
+    assert max(waits) <= (PATIENCE[purpose] + 1) * WINDOW
     assert record.fullest_window() <= 50
 
 
 def test_what_is_less_urgent_takes_next_to_nothing_from_a_busy_task() -> None:
-    """A watch that asks every five seconds takes a slot in PATIENCE windows, not one in six."""
+    """A watch that asks every five seconds takes a slot in five windows, not one in six."""
     watched = partial(asking, purpose=Purpose.WATCH, every=5.0, waits=[])
     record = Account({"hot": hot()}).run(HOUR, watched)
     assert record.completions_a_minute(600) >= 24.5

@@ -236,10 +236,11 @@ def test_the_most_urgent_goes_first_and_the_oldest_within_a_purpose(wanted: list
         given_to.append((purpose, order, arrival))
 
     async def world() -> None:
-        budget = new_budget(8)
-        for _ in range(8):
+        # Slots come free one after the other, and all of them before anything has waited for too long.
+        budget = new_budget(30)
+        for _ in range(30):
             await request(budget)
-            await anyio.sleep(5)
+            await anyio.sleep(1)
         async with anyio.create_task_group() as tasks:
             for arrival, (purpose, order) in enumerate(wanted):
                 tasks.start_soon(want, budget, purpose, order, arrival)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import anyio
 
 from product_live_worker.flow.backoff import Outage
-from product_live_worker.model.errors import PlatformError
+from product_live_worker.journal.task_list import TaskList
+from product_live_worker.model.errors import JournalUnwritable, PlatformError
 from product_live_worker.model.execution import OnCrash
 from product_live_worker.model.handler import Handler
 from product_live_worker.model.task import ServedTask, TaskSettings
@@ -16,11 +19,14 @@ from product_live_worker.product_live.client import Client
 from product_live_worker.registry import Connections, assign
 from product_live_worker.telemetry.events import Emit, TasksServed, TimeoutShortened
 
+LOOK = 60.0
+"""Seconds between two looks at what the workers on this database know of the account's tasks; these cost no request."""
 REFRESH = 600.0
-"""Seconds between two looks at the account's tasks; it costs a request or two of five hundred."""
-REFRESH_INCOMPLETE = 60.0
-"""The same while a configured task is unknown to the platform, or nothing at all is served."""
-
+"""Seconds after which one of them asks the platform again; it costs a request or two of five hundred."""
+REFRESH_INCOMPLETE = 30.0
+"""The same, at a look, while a configured task is unknown to the platform, or nothing at all is served."""
+UNREADABLE = 2.0
+"""Seconds at most between two attempts to look while the journal's database cannot be asked."""
 
 CUT_SHORT: dict[OnCrash, str] = {"fail": "is FAILED as cancelled", "rerun": "is run again by the next start"}
 """What becomes of an execution that still runs when the drain is over."""
@@ -38,12 +44,21 @@ def cut_short(tasks: Iterable[ServedTask], drain: float) -> tuple[str, ...]:
     )
 
 
+class Listed(NamedTuple):
+    """A task of the account, as far as it matters here."""
+
+    id: str
+    longest_wait: float | None
+    """How long the platform waits for an outcome, in seconds; None where it says no limit."""
+
+
 class Catalogue:
     """`tasks` is read by the stages: the tasks served, by key."""
 
     def __init__(
         self,
         client: Client,
+        task_list: TaskList,
         handlers: Mapping[str, Handler],
         sections: Mapping[str, TaskSettings],
         connections: Connections,
@@ -58,6 +73,9 @@ class Catalogue:
         self.outage = Outage("reading the account's tasks", emit)
         self.loaded = anyio.Event()
         self._client = client
+        self._task_list = task_list
+        self._has_the_turn = False
+        """Whether it is for this worker to ask the platform, and it has had no answer yet."""
         self._handlers = handlers
         self._sections = sections
         self._connections = connections
@@ -71,17 +89,39 @@ class Catalogue:
             try:
                 await self._refresh()
                 self.outage.worked()
-                wait = REFRESH if self.tasks and not self.problems else REFRESH_INCOMPLETE
+                wait = LOOK
             except PlatformError as error:
                 wait = self.outage.failed(error, at_least=error.retry_after)
+            except JournalUnwritable as error:
+                # Nothing is claimed meanwhile either.
+                wait = min(self.outage.failed(error), UNREADABLE)
             await anyio.sleep(wait)
 
     async def _refresh(self) -> None:
-        definitions = await self._client.list_tasks()
-        known = {task.key: task.id for task in definitions}
-        assigned, problems = assign(known, self._handlers, self._sections, self._connections)
-        waits = {task.key: task.longest_wait for task in definitions}
-        served = {key: replace(task, platform_timeout=waits[key]) for key, task in assigned.items()}
+        # What another worker has read is as good, unless this one misses something in it.
+        for within in (REFRESH, REFRESH_INCOMPLETE):
+            listed = await self._list(within)
+            known = {key: task.id for key, task in listed.items()}
+            assigned, problems = assign(known, self._handlers, self._sections, self._connections)
+            if assigned and not problems:
+                break
+        waits = {key: task.longest_wait for key, task in listed.items()}
+        self._serve({key: replace(task, platform_timeout=waits[key]) for key, task in assigned.items()}, problems)
+
+    async def _list(self, within: float) -> dict[str, Listed]:
+        if not self._has_the_turn:
+            known = await self._task_list.known(within)
+            if known is not None:
+                return {key: Listed(*task) for key, task in known.items()}
+            self._has_the_turn = True
+        listed = {task.key: Listed(task.id, task.longest_wait) for task in await self._client.list_tasks()}
+        with contextlib.suppress(JournalUnwritable):
+            await self._task_list.keep(listed)
+            # Else it is asked for again: the list that is kept is older than what is served here.
+            self._has_the_turn = False
+        return listed
+
+    def _serve(self, served: dict[str, ServedTask], problems: tuple[str, ...]) -> None:
         first = not self.loaded.is_set()
         if first or (served, problems) != (self.tasks, self.problems):
             self.tasks.clear()

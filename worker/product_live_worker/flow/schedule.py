@@ -291,7 +291,9 @@ class Schedule:
 
     def _pace(self, seen: _Seen) -> float:
         # Slots that were spent in one go come back in one go, and of an odd number of them one buys nothing until then.
-        if not 0 < self._limit < seen.streak:
+        # Not in a fleet: each would keep a pace of its own, and the last that knows of the work, after the others were
+        # killed, would let the slots lie that they have left.
+        if self._shares() or not 0 < self._limit < seen.streak:
             return 0.0
         others = (len(self._seen) - 1) * self._window / self._bound()
         return PACE * 2 * self._window / (self._limit - others)
@@ -315,7 +317,8 @@ class Schedule:
         self._placed = True
         if not self._shares() or not self._seen:
             return
-        first, tasks = self._turn_at(now) + 1, list(self._seen.values())
+        # The very next cell: where workers come and go all the time, one that skips a cell each time never polls.
+        first, tasks = math.floor(self._turns(now)) + 1, list(self._seen.values())
         # One task after the other, cell by cell, whoever's cell it is; but each worker comes to all of them.
         stride = next(it for it in itertools.count(self._workers) if math.gcd(it, len(tasks)) == 1)
         for turn in range(first, first + len(tasks)):
@@ -326,8 +329,12 @@ class Schedule:
             seen.observed_at = now if math.isinf(seen.observed_at) else seen.observed_at
 
     def _turn_at(self, moment: float) -> int:
-        """Number this worker's own cells; gives the one that begins next to the moment."""
-        return round((moment + self._ahead) * self._idle_rate - self._turn / self._workers)
+        """Give the number of this worker's own cell that begins next to the moment."""
+        return round(self._turns(moment))
+
+    def _turns(self, moment: float) -> float:
+        """Count this worker's own cells that have begun by the moment, and the part of the last that is over."""
+        return (moment + self._ahead) * self._idle_rate - self._turn / self._workers
 
     def _moment_of(self, turn: int) -> float:
         return (turn + self._turn / self._workers) / self._idle_rate - self._ahead

@@ -28,6 +28,7 @@ from product_live_worker.journal.ledger import JournalLedger
 from product_live_worker.journal.rows import from_row, outcome_columns, to_row
 from product_live_worker.journal.schema import is_newer
 from product_live_worker.journal.tables import IS_OPEN, IS_REPORTED, REVISION, executions
+from product_live_worker.journal.task_list import TaskList
 from product_live_worker.journal.writer import Writer
 from product_live_worker.model.errors import IllegalTransition, JournalUnusable, JournalUnwritable, TakenOver
 from product_live_worker.model.execution import IN_HAND, TRANSITIONS, Execution, Outcome, State
@@ -111,6 +112,7 @@ class Journal:
         ledger.on_trouble = self._tell
         self.key_leases = KeyLeases(writer, platform)
         self.callbacks = Callbacks(writer, platform)
+        self.task_list = TaskList(writer, platform, leases.clock, holder=lambda: self.holder)
         self.holder = process
         self.trouble = ""
         """Why nothing can be written just now."""

@@ -36,7 +36,7 @@ class Leases:
         self.seconds = seconds
         self._platform = platform
         self._database = database
-        clock = database.clock
+        self.clock = clock = database.clock
         this = bindparam("this_holder", type_=Text)
         ends_at = clock.sql + seconds
         here = (holders.c.platform == platform) & (holders.c.boot == clock.boot)
@@ -73,7 +73,7 @@ class Leases:
     def left(self, connection: Connection) -> list[tuple[str, float]]:
         """Give each holder of this platform with the seconds left of its lease; of one that ended, less than 0."""
         rows = connection.execute(self._of.where(holders.c.platform == self._platform)).all()
-        here = self._database.clock.boot
+        here = self.clock.boot
         return [(row.holder, row.left if row.boot == here else -self.seconds) for row in rows]
 
     def gone(
@@ -88,6 +88,6 @@ class Leases:
             return [], math.inf
         these = self._of.where(holders.c.holder.in_(candidates))
         rows = connection.execute(these.with_for_update() if locked else these).all()
-        left = {row.holder: row.left for row in rows if row.boot == self._database.clock.boot and row.left > 0}
+        left = {row.holder: row.left for row in rows if row.boot == self.clock.boot and row.left > 0}
         gone = [name for name in candidates if name not in left or self._database.is_dead(process_of(name))]
         return gone, min((left[name] for name in left if name not in gone), default=math.inf)

@@ -16,7 +16,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The schema that this code reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()
@@ -144,3 +144,13 @@ callback_bodies = Table(
     Column("received_at", Double, nullable=False),
 )
 Index("callback_bodies_callback", callback_bodies.c.callback)
+
+task_lists = Table(
+    "task_lists",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("boot", Text, nullable=False, comment="the clock that asked_at is on: a boot's, or the database's"),
+    Column("asked_at", Double, nullable=False, comment="when a worker last had the turn to ask, seconds of that clock"),
+    Column("asker", Text, comment="the holder that has the turn, until it has kept what the platform has answered"),
+    Column("tasks", Text, comment="JSON: the id and the longest wait of each task, by its key"),
+)

@@ -32,9 +32,6 @@ REPORTS = "task_executions"
 """The resource of the platform's API that a report is sent to."""
 REPORT_WITHIN = 1 / 20
 """The part of a window within which the slot for the report of a poll's own execution has to come free."""
-PATIENCE = 5
-"""Windows after which a request that is less urgent than a poll is as urgent, but for lines of logs: a task that always
-has work must not keep the worker from ever learning of new tasks, or of a job that was cancelled."""
 STALE_AFTER = 1.0
 """Seconds after which a slot not yet used is thought to belong to a process that was stopped (SIGSTOP) meanwhile."""
 
@@ -49,6 +46,11 @@ class Purpose(IntEnum):
     WATCH = 4
     DEFINE = 5
     LOG = 6
+
+
+PATIENCE = {Purpose.WATCH: 5, Purpose.DEFINE: 1}
+"""Windows after which a request that is less urgent than a poll is as urgent: a task that always has work must not keep
+the worker from ever learning of a job that was cancelled, or of new tasks, for which one worker asks for all."""
 
 
 def reserve(purpose: Purpose, unreported: int, limit: int) -> int:
@@ -325,13 +327,15 @@ class Budget:
         return _place(waiter)
 
     def _has_waited_enough(self, waiter: _Waiter) -> bool:
-        waits_for_ever = waiter.purpose <= Purpose.POLL or waiter.purpose is Purpose.LOG
-        return not waits_for_ever and self._ledger.now() - waiter.since >= PATIENCE * self.window
+        return self._ledger.now() - waiter.since >= self._patience(waiter)
+
+    def _patience(self, waiter: _Waiter) -> float:
+        return PATIENCE.get(waiter.purpose, math.inf) * self.window
 
     def _held_back(self, waiter: _Waiter) -> float:
         """Give the seconds after which to look again, where others come first although there may be a slot."""
         if waiter.purpose > Purpose.POLL and self.busy() and not self._has_waited_enough(waiter):
-            return min(self.window, waiter.since + PATIENCE * self.window - self._ledger.now())
+            return min(self.window, waiter.since + self._patience(waiter) - self._ledger.now())
         return self._over_its_part() if waiter.purpose is Purpose.FILES else 0.0
 
     def _over_its_part(self) -> float:
