@@ -271,8 +271,9 @@ def test_an_autoscaler_is_taken_on_without_ending_a_worker(fleet: Fleet) -> None
     (command,) = re.findall(r"```sh\n([^`]*edit-last-applied[^`]*)```", README)
     fleet.cluster.shell(command)
     fleet.apply("autoscaling-hpa")
-    until(lambda: "conditions" in fleet.cluster.get("hpa/product-live-worker")["status"], "the autoscaler to look")
+    scaler = ("horizontalpodautoscalers.v2beta2.autoscaling", "product-live-worker")
+    until(lambda: fleet.cluster.get(*scaler)["status"].get("conditions"), "the autoscaler to look")
     fleet.completed_once(ids)
     assert fleet.ready() == before
-    fleet.cluster.ok("delete", "hpa/product-live-worker")
+    fleet.cluster.ok("delete", *scaler)
     fleet.apply()
