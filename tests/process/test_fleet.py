@@ -20,7 +20,7 @@ from support.journals import query
 from support.noted_handlers import kind
 from support.postgres import PASSWORD, Postgres
 from support.processes import Running, command
-from support.watched_sandbox import watched_sandbox
+from support.watched_sandbox import Seen, watched_sandbox
 from support.workers import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -70,7 +70,7 @@ async def test_sixteen_workers_share_one_budget_and_lose_nothing_whoever_is_kill
     assert [problem for execution in executions.values() for problem in wrong(workers, execution, rows)] == []
     lost = [one.arrived_at for one in sandbox.seen if one.claimed and one.claimed not in rows]
     assert [claimed for claimed in lost if not excused(claimed, workers)] == []
-    assert len(lost) <= len(workers.killed) + len(workers.stopped)
+    assert len(lost) <= len(workers.killed)
 
 
 def fullest(moments: list[float], seconds: float) -> int:
@@ -79,9 +79,8 @@ def fullest(moments: list[float], seconds: float) -> int:
 
 
 def excused(claimed: float, workers: Fleet) -> bool:
-    """Whether a worker was killed, or stopped, while the answer to a claim of this moment may have been on its way."""
-    moments = (*workers.killed.values(), *workers.stopped.values())
-    return any(abs(claimed - moment) <= UNDERWAY for moment in moments)
+    """Whether a worker was killed while the answer to a claim of this moment may have been on its way."""
+    return any(abs(claimed - moment) <= UNDERWAY for moment in workers.killed.values())
 
 
 async def trouble(workers: Fleet, server: Postgres, chance: Random) -> None:
@@ -97,15 +96,14 @@ async def trouble(workers: Fleet, server: Postgres, chance: Random) -> None:
                 # One whose database is away at its very start ends, and is for its service manager to start again.
                 await workers.up()
             else:
-                stopped.start_soon(stop_for_longer_than_a_lease, workers, victim)
+                stopped.start_soon(stop_for_longer_than_a_lease, victim)
             if nth in (2, 5):
                 await anyio.to_thread.run_sync(server.restart, "fast" if nth == 2 else "immediate")
             await anyio.sleep(chance.uniform(0.5, 2.0))
 
 
-async def stop_for_longer_than_a_lease(workers: Fleet, worker: Running) -> None:
+async def stop_for_longer_than_a_lease(worker: Running) -> None:
     """Let a worker stand still, as a machine that is moved or has no memory left does."""
-    workers.stopped[worker.process.pid] = time.monotonic()
     worker.send(signal.SIGSTOP)
     await anyio.sleep(LEASE * 2)
     worker.send(signal.SIGCONT)
@@ -166,6 +164,38 @@ async def test_what_a_killed_worker_ran_is_settled_by_another_soon(postgres_serv
         await until(lambda: reruns.status == "COMPLETED")
         assert workers.rows()[fails.id]["holder"] != holders[fails.id]
         assert await workers.drain() == [0]
+
+
+@pytest.mark.parametrize("moment", ["arrived", "answered"])
+async def test_what_was_claimed_while_its_worker_was_stopped_is_run(
+    postgres_server: Postgres, tmp_path: Path, moment: str
+) -> None:
+    """The answer waits in its buffers for longer than its deadline and its lease, and is taken when it wakes up."""
+    async with (
+        watched_sandbox("slow", limit=LIMIT, window=WINDOW) as sandbox,
+        fleet(postgres_server.new_database(), sandbox, tmp_path, tasks=("slow",)) as workers,
+    ):
+        workers.variables["PLW_API__TOTAL_TIMEOUT"] = "2s"
+        await workers.started(1)
+        (stopped,) = workers.workers
+        execution = sandbox.submit("slow", number=1)
+        stop = anyio.Event()
+
+        async def at(reached: str, seen: Seen) -> bool:
+            if reached == moment and seen.operation == "poll" and (seen.claimed or moment == "arrived"):
+                sandbox.at = None
+                stopped.send(signal.SIGSTOP)
+                stop.set()
+            return True
+
+        sandbox.at = at
+        await stop.wait()
+        await workers.start()
+        await anyio.sleep(2 * LEASE)
+        stopped.send(signal.SIGCONT)
+        await until(lambda: execution.status == "COMPLETED")
+        assert await workers.drain() == [0, 0]
+    assert [note.word for note in workers.notes()] == ["start", "end"]
 
 
 async def test_an_older_worker_ends_in_an_orderly_way_when_a_newer_one_has_changed_the_schema(

@@ -36,8 +36,6 @@ class Fleet:
     workers: list[Running] = field(default_factory=list)
     killed: dict[int, float] = field(default_factory=dict)
     """The processes that got a SIGKILL, and when, on the monotonic clock."""
-    stopped: dict[int, float] = field(default_factory=dict)
-    """The same of a SIGSTOP."""
     group: anyio.abc.TaskGroup | None = None
 
     async def start(self) -> Running:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -210,6 +211,21 @@ async def test_a_dribbling_server_is_given_up_and_its_connection_closed() -> Non
             with pytest.raises(PlatformUnreachable, match=r"no answer within 0\.2 s"):
                 await desk.poll()
     assert [request.connection for request in server.requests] == [0, 1]
+
+
+async def test_an_answer_that_came_while_the_process_was_stopped_is_read() -> None:
+    """Its deadline is past when it wakes up, and yet a claim lies in its buffers that nobody else would ever run."""
+
+    async def respond(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(body=CLAIM))
+        # Nothing in this process runs for so long, as under SIGSTOP; the kernel goes on.
+        time.sleep(2.5)  # noqa: ASYNC251 (as said)
+
+    async with raw_server(respond) as server, desk_at(server.url(), total_timeout=1.0) as desk:
+        claimed = await desk.poll()
+    assert claimed is not None
+    assert claimed.id == "e1"
+    assert desk.ledger.notes == ["taken", "answered"]
 
 
 # ── TLS. ──

@@ -36,6 +36,7 @@ from product_live_worker.model.errors import (
 )
 from product_live_worker.model.execution import Outcome
 from product_live_worker.product_live.budget import Budget, Purpose, Slot
+from product_live_worker.product_live.patience import Patience
 from product_live_worker.product_live.wire import (
     FileRecord,
     PatchedExecution,
@@ -237,8 +238,10 @@ class Client:
                 self._emit(told)
 
     async def _exchange(self, request: httpx.Request, slot: Slot) -> _Raw:
+        patience = Patience(self._total_timeout)
+        request.extensions["trace"] = patience.trace
         try:
-            with anyio.fail_after(self._total_timeout):
+            with patience.limit():
                 answer = await self._http.send(request, stream=True)
                 try:
                     body = await _bounded(answer)
@@ -300,7 +303,8 @@ async def open_http(
         base_url=base_url,
         # A proxy could not reach our own loopback.
         trust_env=not is_loopback(httpx.URL(base_url).host),
-        timeout=httpx.Timeout(total_timeout, connect=connect_timeout),
+        # The whole has a deadline of its own, which knows of a process that was stopped.
+        timeout=httpx.Timeout(None, connect=connect_timeout, pool=total_timeout),
         limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
         event_hooks={"response": [heard]} if heard else None,
     ) as http:
